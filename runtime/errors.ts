@@ -1,0 +1,180 @@
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
+
+/** The domain of every reason of this platform, in `google.rpc.ErrorInfo.domain`. */
+export const ERROR_DOMAIN = "souk";
+
+/** A reason: the machine-readable name of an error, with its code and the sentence a person reads. */
+export interface Reason<Name extends string = string> {
+  readonly name: Name;
+  readonly code: Code;
+  readonly message: string;
+}
+
+/** What is wrong with one field: its path in the request, such as `lines[2].quantity`, and why. */
+export interface Violation {
+  readonly field: string;
+  readonly description: string;
+  /** The id of the rule that was broken, such as `string.max_len`. */
+  readonly rule?: string;
+}
+
+/** What a failure may add to its reason. */
+export interface FailureOptions {
+  /** Replaces the reason's sentence. It reaches the caller: no secrets, no names of persons. */
+  readonly message?: string;
+  /** Ids and values that a program may read. They reach the caller. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Set on failures that are worth another attempt: the least wait in milliseconds. */
+  readonly retryAfterMs?: number;
+  /** The fields at fault, sent as `google.rpc.BadRequest`. */
+  readonly violations?: readonly Violation[];
+  /** What led to it. It is logged and never leaves the process. */
+  readonly cause?: unknown;
+}
+
+/** Declares a reason. Each is written once, in the `errors.ts` of its owner: `export const OUT_OF_STOCK = reason("OUT_OF_STOCK", …)`. */
+export function reason<Name extends string>(name: Name, code: Code, message: string): Reason<Name> {
+  if (!/^[A-Z][A-Z0-9_]{0,62}$/.test(name)) {
+    throw new Error(`The reason "${name}" is not made of 1 to 63 capitals, digits and underscores.`);
+  }
+  return Object.freeze({ name, code, message });
+}
+
+/** The error of a reason, for places that store or return it rather than throw it. */
+export function failure(why: Reason, options: FailureOptions = {}): ConnectError {
+  const error = new ConnectError(options.message ?? why.message, why.code, undefined, undefined, options.cause);
+  error.details.push({
+    desc: ErrorInfoSchema,
+    value: { reason: why.name, domain: ERROR_DOMAIN, metadata: { ...options.metadata } },
+  });
+  if (options.retryAfterMs !== undefined) {
+    const ms = Math.max(0, Math.ceil(options.retryAfterMs));
+    error.details.push({
+      desc: RetryInfoSchema,
+      value: { retryDelay: { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 } },
+    });
+  }
+  if (options.violations !== undefined && options.violations.length > 0) {
+    error.details.push({
+      desc: BadRequestSchema,
+      value: create(BadRequestSchema, {
+        fieldViolations: options.violations.map((v) => ({
+          field: v.field,
+          description: v.description,
+          reason: v.rule ?? "",
+        })),
+      }),
+    });
+  }
+  return error;
+}
+
+/** Ends the call with a reason. */
+export function fail(why: Reason, options: FailureOptions = {}): never {
+  throw failure(why, options);
+}
+
+/**
+ * The name of an error's reason, whether it was thrown here or came over a transport. A client's own failures carry no details: a
+ * deadline that passed, a cancelled call and a server out of reach are named by their code. Undefined for anything else.
+ */
+export function reasonOf(error: unknown): string | undefined {
+  if (!(error instanceof ConnectError)) {
+    return undefined;
+  }
+  return errorInfoOf(error)?.reason ?? NAMED_BY_CODE.get(error.code);
+}
+
+/** The metadata of an error's reason; empty when it has none. */
+export function metadataOf(error: unknown): Readonly<Record<string, string>> {
+  return (error instanceof ConnectError ? errorInfoOf(error)?.metadata : undefined) ?? {};
+}
+
+/** The fields an error finds fault with; empty when it names none. */
+export function violationsOf(error: unknown): readonly Violation[] {
+  const details = error instanceof ConnectError ? error.findDetails(BadRequestSchema) : [];
+  return details.flatMap((detail) =>
+    detail.fieldViolations.map((v) => ({ field: v.field, description: v.description, rule: v.reason })),
+  );
+}
+
+/** The least wait in milliseconds before another attempt is worth it; undefined when the error does not invite one. */
+export function retryAfterMsOf(error: unknown): number | undefined {
+  const delay = error instanceof ConnectError ? error.findDetails(RetryInfoSchema)[0]?.retryDelay : undefined;
+  return delay && Number(delay.seconds) * 1000 + Math.ceil(delay.nanos / 1_000_000);
+}
+
+function errorInfoOf(error: ConnectError) {
+  return error.findDetails(ErrorInfoSchema).find((info) => info.domain === ERROR_DOMAIN);
+}
+
+// The runtime's own reasons. A service lists its own in its errors.ts.
+
+/** No token where one is needed. */
+export const TOKEN_MISSING = reason(
+  "TOKEN_MISSING",
+  Code.Unauthenticated,
+  "This method needs a token: send it as `Authorization: Bearer …`.",
+);
+/** The token was good and is not any more. */
+export const TOKEN_EXPIRED = reason("TOKEN_EXPIRED", Code.Unauthenticated, "The token has expired. Get a new one.");
+/** Forged, malformed, for another audience, of another type, or signed by somebody else. */
+export const TOKEN_INVALID = reason("TOKEN_INVALID", Code.Unauthenticated, "The token is not one we accept.");
+/** The caller is known and may not do this. */
+export const PERMISSION_DENIED = reason("PERMISSION_DENIED", Code.PermissionDenied, "The caller may not call this method.");
+/** The request was read, and fields of it break their rules. Each is named in BadRequest. */
+export const INVALID_REQUEST = reason("INVALID_REQUEST", Code.InvalidArgument, "The request breaks the rules of its fields.");
+/** The request could not be read: broken JSON or protobuf, a wrong type, a body that ends too early. */
+export const MALFORMED_REQUEST = reason("MALFORMED_REQUEST", Code.InvalidArgument, "The request cannot be read.");
+/** JSON with a field that the message does not have. */
+export const UNKNOWN_FIELD = reason("UNKNOWN_FIELD", Code.InvalidArgument, "The request has a field that does not exist.");
+/** More bytes than the method takes, after decompression. */
+export const REQUEST_TOO_LARGE = reason(
+  "REQUEST_TOO_LARGE",
+  Code.ResourceExhausted,
+  "The request is larger than this method takes.",
+);
+/** The caller's deadline or the method's timeout passed. A command may still take effect: repeat it with its request_id. */
+export const DEADLINE_EXCEEDED = reason(
+  "DEADLINE_EXCEEDED",
+  Code.DeadlineExceeded,
+  "The time for this call ran out. A command may still take effect: repeat it with the same request_id.",
+);
+/** The caller went away. */
+export const CANCELLED = reason("CANCELLED", Code.Canceled, "The caller gave the call up.");
+/** The same request_id came with another request. */
+export const REQUEST_ID_REUSED = reason(
+  "REQUEST_ID_REUSED",
+  Code.AlreadyExists,
+  "This request_id was used for another request. Make a new one for each command.",
+);
+/** A page token that was not given out by this method for these filters, or is too old. */
+export const PAGE_TOKEN_INVALID = reason(
+  "PAGE_TOKEN_INVALID",
+  Code.InvalidArgument,
+  "The page token is not one this method gave out for these filters. Start from the first page.",
+);
+/** The thing has changed since its etag was read. */
+export const ETAG_MISMATCH = reason("ETAG_MISMATCH", Code.Aborted, "It has changed since. Read it again and repeat the change.");
+/** The method does not exist, or is part of the contract and not built yet. */
+export const UNIMPLEMENTED = reason("UNIMPLEMENTED", Code.Unimplemented, "There is no such method here.");
+/** Something failed that should not. The metadata's `error_id` names the log line that says what. */
+export const INTERNAL = reason("INTERNAL", Code.Internal, "Something went wrong on our side. The error id names what.");
+/** More work than can be done now. */
+export const OVERLOADED = reason("OVERLOADED", Code.ResourceExhausted, "There is more to do than can be done now.");
+/** A part that this call needs is out of reach, or the process is going down. */
+export const UNAVAILABLE = reason("UNAVAILABLE", Code.Unavailable, "A part this call needs is out of reach. Try again.");
+/** The request's headers or its protocol are not what the server speaks: a wrong content type, HTTP method or version. */
+export const PROTOCOL_UNSUPPORTED = reason(
+  "PROTOCOL_UNSUPPORTED",
+  Code.Unimplemented,
+  "The request is in no protocol this server speaks: Connect, gRPC or gRPC-Web, as JSON or protobuf.",
+);
+
+const NAMED_BY_CODE: ReadonlyMap<Code, string> = new Map([
+  [Code.DeadlineExceeded, DEADLINE_EXCEEDED.name],
+  [Code.Canceled, CANCELLED.name],
+  [Code.Unavailable, UNAVAILABLE.name],
+]);
