@@ -1,0 +1,443 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { create, type DescMessage, type Message, type MessageShape } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import {
+  type EntityName,
+  type EntitySchemaWithMeta,
+  type InferClassEntityDB,
+  type InferKyselyDB,
+  MikroORM,
+  type SqlEntityManager,
+  SqliteDriver,
+} from "@mikro-orm/sql";
+import type { Kysely } from "kysely";
+import type { Clock } from "#runtime/clock.ts";
+import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
+import type { Log } from "#runtime/log.ts";
+import { isContention, isLockTimeout } from "./errors.ts";
+import { type Migration, migrate } from "./migrations.ts";
+import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
+import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
+import { sqliteDialect } from "./sqlite.ts";
+import { type RuntimeTables, runtimeMigrations } from "./tables.ts";
+import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
+
+/** How long a transaction without a deadline of its own may wait and retry. */
+export const TRANSACTION_TIMEOUT_MS = 30_000;
+const CONTENTION_BACKOFF_MS = 5;
+const CONTENTION_BACKOFF_MAX_MS = 200;
+const ANSWER_POLL_MS = 250;
+
+/** The tables of a list of entities as Kysely sees them: table and column names in snake case. */
+export type TablesOf<E extends readonly unknown[]> = InferKyselyDB<Extract<E[number], EntitySchemaWithMeta>> &
+  InferClassEntityDB<E[number]>;
+
+/** What a database is opened with. */
+export interface DatabaseOptions<E extends readonly EntityName[]> {
+  /** The owner, such as "catalog". */
+  service: string;
+  /** `sqlite:<path>` or `sqlite::memory:` (a temporary file, gone at the end). */
+  url: string;
+  /** The service's entities, listed one by one: classes, or schemas made by `defineEntity`. */
+  entities: E;
+  /** The service's migrations in order. */
+  migrations: readonly Migration[];
+  clock: Clock;
+  log: Log;
+}
+
+/** Bounds of one transaction. */
+export interface TransactionOptions {
+  /** Real milliseconds since the epoch; 30 s from now unless given. Nothing begins and nothing is committed after it. */
+  deadline?: number;
+  /** Ends waiting, and refuses the commit. */
+  signal?: AbortSignal;
+  /** The trace to which its events belong. */
+  traceparent?: string;
+  /** False for bookkeeping that may be repeated after the machine's power failed; its commit then waits for no disk. True unless given. */
+  durable?: boolean;
+}
+
+/** The outcome of claiming a command: the first try goes on, a repeat has its answer. */
+export type Claimed<R, A> =
+  | { readonly first: true; readonly requestKey: string; readonly value: R }
+  | { readonly first: false; readonly requestKey: string; readonly answer: A };
+
+/** The database of one service. Made by `openDatabase`. */
+export interface Database<Tables = unknown> {
+  readonly service: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /**
+   * Reads without a transaction: each query sees the last commit. `em` is the caller's own; `sql` is Kysely on the same connection.
+   *
+   * @throws Error inside a transaction: use `tx` there.
+   */
+  read<T>(work: (em: SqlEntityManager, sql: Kysely<Tables & RuntimeTables>) => Promise<T>): Promise<T>;
+  /** Kysely outside transactions, for hot reads; each statement stands alone. */
+  readonly sql: Kysely<Tables & RuntimeTables>;
+  /**
+   * Runs `work` in a transaction and commits it; any error rolls it back. After a deadlock, a lock timeout or a busy file `work` runs again
+   * from its start, within the deadline: it must leave nothing behind outside `tx`, and make no network call.
+   *
+   * @throws ConnectError DEADLINE_EXCEEDED when the deadline passes before the commit.
+   */
+  transaction<T>(work: (tx: Transaction<Tables>) => Promise<T>, options?: TransactionOptions): Promise<T>;
+  /**
+   * A command in one transaction. The first answer is stored with the change under caller and `request_id`, for 30 days; a repeat gets that answer;
+   * a concurrent repeat waits for it within its deadline. `work` answers in the shape of the method's output. If it throws, nothing is stored,
+   * and a repeat tries again.
+   *
+   * @throws ConnectError REQUEST_ID_REUSED when the id came with another method or content before.
+   */
+  command<T extends object>(request: Message, context: HandlerContext, work: (tx: Transaction<Tables>) => Promise<T>): Promise<T>;
+  /**
+   * The first half of a command that calls others before it can answer. `work` records what is to be done under `requestKey`, and schedules the job that
+   * finishes it if this process dies; then it is committed. The answer is stored later by `tx.answer(requestKey, …)`, from here or from the job.
+   * A repeat waits, within its deadline, for that answer and gets it (a stored error is thrown).
+   *
+   * @throws ConnectError REQUEST_ID_REUSED; DEADLINE_EXCEEDED while the first is still under way.
+   */
+  claim<R, D extends DescMessage>(
+    request: Message,
+    context: HandlerContext,
+    output: D,
+    work: (tx: Transaction<Tables>, requestKey: string) => Promise<R>,
+  ): Promise<Claimed<R, MessageShape<D>>>;
+  /**
+   * Waits for the answer of a claimed command, wherever it is stored from. Undefined: the claim was dropped by `tx.forget`.
+   *
+   * @throws ConnectError the stored error; DEADLINE_EXCEEDED when there is no answer by the deadline.
+   */
+  awaitAnswer<D extends DescMessage>(
+    requestKey: string,
+    output: D,
+    options: { deadline: number; signal?: AbortSignal },
+  ): Promise<MessageShape<D> | undefined>;
+  /** Hears of each commit in this process that others wait for: relay, jobs. Gives the function that ends it. */
+  onCommit(listener: (committed: Committed) => void): () => void;
+  /** Closes it. Transactions under way fail. */
+  close(): Promise<void>;
+}
+
+/** Opens a service's database and brings its tables up to date: the runtime's, then the service's. */
+export async function openDatabase<const E extends readonly EntityName[]>(
+  options: DatabaseOptions<E>,
+): Promise<Database<TablesOf<E>>> {
+  const place = await placeOf(options.url);
+  const bigints = new Set<string>();
+  const orm = await MikroORM.init({
+    driver: SqliteDriver,
+    driverOptions: sqliteDialect(place.file, (column) => bigints.has(column) || column.endsWith("_minor")),
+    dbName: place.file,
+    entities: options.entities as unknown as EntityName[],
+    discovery: { warnWhenNoEntities: false },
+    metadataCache: { enabled: false },
+    ensureDatabase: false,
+    logger: (message) => options.log.debug({ database: options.service }, message),
+  });
+  try {
+    // MikroORM connects at its first statement, which would be inside a transaction.
+    await orm.connect();
+    for (const column of exactColumns(orm)) {
+      bigints.add(column);
+    }
+    const sql = orm.em.getKysely() as unknown as Kysely<unknown>;
+    await migrate(sql, "runtime", runtimeMigrations, options.clock.now());
+    await migrate(sql, options.service, options.migrations, options.clock.now());
+  } catch (error) {
+    await orm.close(true);
+    place.remove();
+    throw error;
+  }
+  return new OpenDatabase(orm, options, place.remove) as unknown as Database<TablesOf<E>>;
+}
+
+interface Place {
+  readonly file: string;
+  remove(): void;
+}
+
+async function placeOf(url: string): Promise<Place> {
+  if (!url.startsWith("sqlite:") || url.length === "sqlite:".length) {
+    throw new Error(`the database URL "${url}" is not understood: sqlite:<path>, or sqlite::memory:.`);
+  }
+  const path = url.slice("sqlite:".length);
+  if (path === ":memory:") {
+    // A real file: only then can the reader and the writer be two connections as they are in production.
+    const folder = mkdtempSync(join(tmpdir(), "souk-"));
+    const remove = () => rmSync(folder, { recursive: true, force: true });
+    process.once("exit", remove);
+    return {
+      file: join(folder, "memory.db"),
+      remove: () => {
+        process.removeListener("exit", remove);
+        remove();
+      },
+    };
+  }
+  await mkdir(dirname(path), { recursive: true });
+  return { file: path, remove: () => {} };
+}
+
+/** The columns that entities declare as `bigint` in TypeScript. */
+function exactColumns(orm: MikroORM): Set<string> {
+  const exact = new Set<string>();
+  const plain = new Set<string>();
+  for (const meta of orm.getMetadata().getAll().values()) {
+    for (const property of meta.props) {
+      for (const column of property.fieldNames ?? []) {
+        (property.runtimeType === "bigint" ? exact : plain).add(column);
+      }
+    }
+  }
+  for (const column of exact) {
+    if (plain.has(column)) {
+      throw new Error(`the column "${column}" is a bigint in one entity and not in another: name them apart.`);
+    }
+  }
+  return exact;
+}
+
+class OpenDatabase implements Database {
+  readonly service: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly sql: Kysely<RuntimeTables>;
+  readonly #orm: MikroORM;
+  readonly #remove: () => void;
+  readonly #listeners = new Set<(committed: Committed) => void>();
+  readonly #answerWaiters = new Map<string, Set<() => void>>();
+
+  constructor(orm: MikroORM, options: DatabaseOptions<readonly EntityName[]>, remove: () => void) {
+    this.#orm = orm;
+    this.#remove = remove;
+    this.service = options.service;
+    this.clock = options.clock;
+    this.log = options.log;
+    this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
+  }
+
+  async read<T>(work: (em: SqlEntityManager, sql: Kysely<RuntimeTables>) => Promise<T>): Promise<T> {
+    refuseInsideTransaction(this.service, "a read");
+    return work(this.#orm.em.fork({ clear: true }), this.sql);
+  }
+
+  async transaction<T>(work: (tx: Transaction) => Promise<T>, options: TransactionOptions = {}): Promise<T> {
+    refuseInsideTransaction(this.service, "a transaction");
+    const given = options.deadline ?? Number.POSITIVE_INFINITY;
+    const deadline = Number.isFinite(given) ? given : Date.now() + TRANSACTION_TIMEOUT_MS;
+    for (let attempt = 1; ; attempt++) {
+      checkTime(deadline, options.signal);
+      try {
+        return await this.#attempt(work, deadline, options);
+      } catch (error) {
+        if (isLockTimeout(error)) {
+          fail(DEADLINE_EXCEEDED, { cause: error });
+        }
+        if (!isContention(error)) {
+          throw error;
+        }
+        this.log.debug({ database: this.service, attempt }, "transaction lost a race; trying again");
+        const backoff = Math.min(CONTENTION_BACKOFF_MAX_MS, CONTENTION_BACKOFF_MS * 2 ** attempt);
+        await sleep(backoff * (0.5 + Math.random() / 2));
+      }
+    }
+  }
+
+  async #attempt<T>(work: (tx: Transaction) => Promise<T>, deadline: number, options: TransactionOptions): Promise<T> {
+    const scope: Scope = {
+      database: this.service,
+      deadline,
+      signal: options.signal,
+      durable: options.durable ?? true,
+      open: false,
+    };
+    const { result, committed } = await insideScope(scope, async () => {
+      const sql = await this.sql.startTransaction().execute();
+      scope.open = true;
+      try {
+        const tx = new OpenTransaction({
+          service: this.service,
+          sql,
+          now: this.clock.now(),
+          traceparent: options.traceparent ?? "",
+          forkEntityManager: () => {
+            const em = this.#orm.em.fork({ clear: true });
+            em.setTransactionContext(sql);
+            return em;
+          },
+        });
+        const result = await work(tx);
+        const committed = await tx.finish();
+        checkTime(deadline, options.signal);
+        await sql.commit().execute();
+        return { result, committed };
+      } catch (error) {
+        await sql
+          .rollback()
+          .execute()
+          .catch((rollbackError: unknown) => this.log.warn({ database: this.service, err: rollbackError }, "rollback failed"));
+        throw error;
+      } finally {
+        scope.open = false;
+      }
+    });
+    this.#announce(committed);
+    return result;
+  }
+
+  #announce(committed: Committed): void {
+    for (const key of committed.answeredKeys) {
+      for (const wake of this.#answerWaiters.get(key) ?? []) {
+        wake();
+      }
+    }
+    for (const run of [...committed.afterCommit, ...[...this.#listeners].map((listener) => () => listener(committed))]) {
+      try {
+        run();
+      } catch (error) {
+        this.log.error({ database: this.service, err: error }, "work after a commit failed");
+      }
+    }
+  }
+
+  async command<T extends object>(request: Message, context: HandlerContext, work: (tx: Transaction) => Promise<T>): Promise<T> {
+    const output = context.method.output;
+    const claimed = await this.#claim(request, context, output, async (tx, requestKey) => {
+      const answer = create(output, (await work(tx)) as Record<string, unknown>) as unknown as T & Message;
+      tx.answer(requestKey, output, answer);
+      return answer;
+    });
+    return claimed.first ? claimed.value : (claimed.answer as unknown as T);
+  }
+
+  claim<R, D extends DescMessage>(
+    request: Message,
+    context: HandlerContext,
+    output: D,
+    work: (tx: Transaction, requestKey: string) => Promise<R>,
+  ): Promise<Claimed<R, MessageShape<D>>> {
+    return this.#claim(request, context, output, work);
+  }
+
+  async #claim<R, D extends DescMessage>(
+    request: Message,
+    context: HandlerContext,
+    output: D,
+    work: (tx: Transaction, requestKey: string) => Promise<R>,
+  ): Promise<Claimed<R, MessageShape<D>>> {
+    const command = commandOf(request, context);
+    const { deadline, signal } = command.call;
+    for (;;) {
+      try {
+        const value = await this.transaction(
+          async (tx) => {
+            await insertPending(tx.sql, command, tx.now);
+            return work(tx, command.key);
+          },
+          { deadline, signal, traceparent: command.traceparent },
+        );
+        return { first: true, requestKey: command.key, value };
+      } catch (error) {
+        if (!(error instanceof CommandKnown)) {
+          throw error;
+        }
+      }
+      const row = await this.#replayRow(command.key);
+      if (row !== undefined && row.expire_time <= this.clock.now()) {
+        await this.#dropExpired(command.key);
+        continue;
+      }
+      if (row !== undefined) {
+        checkSame(row, command);
+        const answer = await this.awaitAnswer(command.key, output, { deadline, signal });
+        if (answer !== undefined) {
+          return { first: false, requestKey: command.key, answer };
+        }
+      }
+    }
+  }
+
+  #replayRow(key: string) {
+    return this.sql
+      .selectFrom("replay")
+      .select(["request_hash", "state", "answer", "expire_time"])
+      .where("request_key", "=", key)
+      .executeTakeFirst();
+  }
+
+  async #dropExpired(key: string): Promise<void> {
+    await this.transaction(async (tx) => {
+      await tx.sql.deleteFrom("replay").where("request_key", "=", key).where("expire_time", "<=", tx.now).execute();
+    });
+  }
+
+  async awaitAnswer<D extends DescMessage>(
+    requestKey: string,
+    output: D,
+    options: { deadline: number; signal?: AbortSignal },
+  ): Promise<MessageShape<D> | undefined> {
+    refuseInsideTransaction(this.service, "waiting for an answer");
+    for (;;) {
+      const wake = this.#answerSignal(requestKey);
+      try {
+        const row = await this.#replayRow(requestKey);
+        if (row === undefined) {
+          return undefined;
+        }
+        const answer = readAnswer(row, output);
+        if (answer !== undefined) {
+          return answer;
+        }
+        checkTime(options.deadline, options.signal);
+        await wake.orAfter(Math.min(ANSWER_POLL_MS, Math.max(1, options.deadline - Date.now())), options.signal);
+      } finally {
+        wake.stop();
+      }
+    }
+  }
+
+  /** Listens from now on, so that an answer committed while the row is being read is not missed. */
+  #answerSignal(key: string) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const waiters = this.#answerWaiters.get(key) ?? new Set();
+    this.#answerWaiters.set(key, waiters.add(resolve));
+    return {
+      orAfter: async (ms: number, signal: AbortSignal | undefined) => {
+        const timer = setTimeout(resolve, ms);
+        const aborted = () => resolve();
+        signal?.addEventListener("abort", aborted, { once: true });
+        await promise;
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", aborted);
+      },
+      stop: () => {
+        waiters.delete(resolve);
+        if (waiters.size === 0 && this.#answerWaiters.get(key) === waiters) {
+          this.#answerWaiters.delete(key);
+        }
+      },
+    };
+  }
+
+  onCommit(listener: (committed: Committed) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    await this.#orm.close(true);
+    this.#remove();
+  }
+}
+
+function checkTime(deadline: number, signal: AbortSignal | undefined): void {
+  if (Date.now() >= deadline || signal?.aborted) {
+    fail(DEADLINE_EXCEEDED);
+  }
+}

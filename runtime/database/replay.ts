@@ -1,0 +1,134 @@
+import { createHash } from "node:crypto";
+import { create, type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
+import { ConnectError, type HandlerContext } from "@connectrpc/connect";
+import type { Kysely } from "kysely";
+import { type Call, callOf } from "#runtime/call.ts";
+import { fail, REQUEST_ID_REUSED } from "#runtime/errors.ts";
+import { isUniqueViolation } from "./errors.ts";
+import type { ReplayTable, RuntimeTables } from "./tables.ts";
+
+/** How long a command's first answer is kept. */
+export const REPLAY_MS = 30 * 24 * 3600 * 1000;
+
+/** One command as replay sees it. */
+export interface Command {
+  /** Caller and request_id: what the answer is stored under. */
+  readonly key: string;
+  readonly hash: string;
+  readonly output: DescMessage;
+  readonly call: Call;
+  readonly traceparent: string;
+}
+
+/** Thrown inside the transaction when the command is already known; ends it, so that the stored answer can be read. */
+export class CommandKnown extends Error {}
+
+/**
+ * The replay identity of a request.
+ *
+ * A service is one caller whichever account it acts for: a saga's step repeated by a job, when no account is at hand any more, must meet
+ * the first try. (So a service makes ids of its own and never passes on an account's.)
+ */
+export function commandOf(request: Message, context: HandlerContext): Command {
+  const call = callOf(context);
+  const requestId = (request as Message & { requestId?: unknown }).requestId;
+  if (typeof requestId !== "string" || requestId === "") {
+    throw new Error(`${context.method.parent.typeName}/${context.method.name} is a command without a request_id.`);
+  }
+  const hash = createHash("sha256")
+    .update(`${context.method.parent.typeName}/${context.method.name}\0`)
+    .update(toBinary(context.method.input, request))
+    .digest("hex");
+  const traceparent = context.requestHeader.get("traceparent") ?? "";
+  return {
+    key: `${callerName(call)}/${requestId}`,
+    hash,
+    output: context.method.output,
+    call,
+    traceparent: traceparent.length <= 256 ? traceparent : "",
+  };
+}
+
+function callerName(call: Call): string {
+  switch (call.caller.kind) {
+    case "account":
+      return `account:${call.caller.accountId}`;
+    case "service":
+      return `service:${call.caller.service}`;
+    default:
+      return "anonymous";
+  }
+}
+
+/** Notes that the command has begun. The key decides which of several tries is the first. */
+export async function insertPending(
+  sql: Kysely<RuntimeTables>,
+  command: Pick<Command, "key" | "hash">,
+  now: number,
+): Promise<void> {
+  try {
+    await sql
+      .insertInto("replay")
+      .values({
+        request_key: command.key,
+        request_hash: command.hash,
+        state: "pending",
+        answer: null,
+        create_time: now,
+        expire_time: now + REPLAY_MS,
+      })
+      .execute();
+  } catch (error) {
+    throw isUniqueViolation(error) ? new CommandKnown() : error;
+  }
+}
+
+/** Refuses a request that is another one than the first under its id. */
+export function checkSame(row: Pick<ReplayTable, "request_hash">, command: Command): void {
+  if (row.request_hash !== command.hash) {
+    fail(REQUEST_ID_REUSED);
+  }
+}
+
+/** The stored answer; undefined while there is none. A stored error is thrown. */
+export function readAnswer<D extends DescMessage>(
+  row: Pick<ReplayTable, "state" | "answer">,
+  output: D,
+): MessageShape<D> | undefined {
+  if (row.state === "pending" || row.answer === null) {
+    return undefined;
+  }
+  if (row.state === "failed") {
+    throw readError(row.answer);
+  }
+  return fromBinary(output, row.answer);
+}
+
+interface StoredError {
+  code: number;
+  message: string;
+  details: { type: string; value: string }[];
+}
+
+/** An error as bytes, with its details (reason, metadata, violations). */
+export function writeError(error: ConnectError): Uint8Array {
+  const details = error.details.map((detail) =>
+    "desc" in detail
+      ? {
+          type: detail.desc.typeName,
+          value: base64Encode(toBinary(detail.desc, create(detail.desc, detail.value))),
+        }
+      : { type: detail.type, value: base64Encode(detail.value) },
+  );
+  const stored: StoredError = { code: error.code, message: error.rawMessage, details };
+  return new TextEncoder().encode(JSON.stringify(stored));
+}
+
+/** The error that `writeError` wrote. */
+export function readError(bytes: Uint8Array): ConnectError {
+  const stored = JSON.parse(new TextDecoder().decode(bytes)) as StoredError;
+  const error = new ConnectError(stored.message, stored.code);
+  error.details = stored.details.map(({ type, value }) => ({ type, value: base64Decode(value) }));
+  return error;
+}

@@ -1,0 +1,323 @@
+import { createHash } from "node:crypto";
+import { create, type DescMessage, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { ConnectError } from "@connectrpc/connect";
+import type { SqlEntityManager } from "@mikro-orm/sql";
+import type { ControlledTransaction, Kysely } from "kysely";
+import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
+import { newId } from "#runtime/ids.ts";
+import { isUniqueViolation } from "./errors.ts";
+import { writeError } from "./replay.ts";
+import type { JobTable, RuntimeTables } from "./tables.ts";
+
+/** Partitions of the outbox; fixed, because changing it would reorder events under way. */
+export const PARTITIONS = 16;
+
+/** A fact to be told about one aggregate. */
+export interface NewEvent<D extends DescMessage = DescMessage> {
+  /** The kind of aggregate, such as "listing"; lower-case, at most 32 characters. */
+  aggregateType: string;
+  /** Its id, 1..64 characters. */
+  aggregateId: string;
+  /** The message's schema, from the context's events.proto. */
+  schema: D;
+  /** The event itself. */
+  message: MessageInitShape<D>;
+}
+
+/** Work to be done once, at or after a time, by any process of the service. */
+export interface NewJob {
+  /** Selects the handler, such as "expire-reservation". */
+  kind: string;
+  /** Says which one, such as the reservation's id; 1..191 characters. */
+  key: string;
+  /** Milliseconds since the epoch; a time in the past means at once. */
+  dueTime: number;
+}
+
+/** Names a job. */
+export type JobName = Pick<NewJob, "kind" | "key">;
+
+/**
+ * An open transaction at READ COMMITTED. What `append`, `schedule`, `unschedule` and `answer` are given is written at the end,
+ * with the change, by one statement each kind; they return at once and there is nothing to await. `Tables` are the service's tables as Kysely sees them.
+ */
+export interface Transaction<Tables = unknown> {
+  /** Entities and the unit of work; flushed at the end by itself (flush by hand before reading the same rows through `sql`). */
+  readonly em: SqlEntityManager;
+  /** Kysely on the same connection. Columns are named as in the table; money columns come as bigint. */
+  readonly sql: Kysely<Tables & RuntimeTables>;
+  /** The clock's time at the start of this attempt, in milliseconds; the same throughout. */
+  readonly now: number;
+  /** Tells a fact. It gets the aggregate's next sequence number, without gaps, in commit order. */
+  append<D extends DescMessage>(event: NewEvent<D>): void;
+  /** Plans a job, or moves the one of this kind and key to another time with fresh attempts; also from within its own run. */
+  schedule(job: NewJob): void;
+  /** Takes a job back if it has not run; one that is running finishes, and is not tried again. */
+  unschedule(job: JobName): void;
+  /** Stores the answer of a claimed command (see `Database.claim`). */
+  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>): void;
+  /** Stores an error as the answer of a claimed command: repeats get the same code, reason and metadata. */
+  answerError(requestKey: string, error: ConnectError): void;
+  /** Drops a claim without an answer: the next repeat starts anew. Only where the first try certainly had no effect. */
+  forget(requestKey: string): void;
+  /** Runs something in this process after the commit (never after a rollback); errors in it are logged. */
+  afterCommit(work: () => void): void;
+}
+
+/** What a transaction changed that others in this process wait for. */
+export interface Committed {
+  readonly appended: boolean;
+  /** The earliest due time of a job scheduled; undefined when none was. */
+  readonly earliestDueTime: number | undefined;
+  readonly answeredKeys: readonly string[];
+  readonly afterCommit: readonly (() => void)[];
+}
+
+interface Answer {
+  key: string;
+  state: "answered" | "failed" | "forgotten";
+  answer: Uint8Array | null;
+}
+
+interface Options {
+  service: string;
+  sql: ControlledTransaction<RuntimeTables>;
+  forkEntityManager: () => SqlEntityManager;
+  now: number;
+  traceparent: string;
+}
+
+/** The one implementation of `Transaction`: collects what is to be written at the end, and writes it. */
+export class OpenTransaction implements Transaction {
+  readonly now: number;
+  readonly sql: Kysely<RuntimeTables>;
+  readonly #options: Options;
+  readonly #events: { event: NewEvent; eventId: string }[] = [];
+  readonly #jobs = new Map<string, NewJob | JobName>();
+  readonly #answers: Answer[] = [];
+  readonly #afterCommit: (() => void)[] = [];
+  #em: SqlEntityManager | undefined;
+
+  constructor(options: Options) {
+    this.#options = options;
+    this.now = options.now;
+    this.sql = options.sql;
+  }
+
+  get em(): SqlEntityManager {
+    // Made on first use: a transaction that only uses Kysely does not pay for a unit of work.
+    this.#em ??= this.#options.forkEntityManager();
+    return this.#em;
+  }
+
+  append<D extends DescMessage>(event: NewEvent<D>): void {
+    this.#events.push({ event: event as unknown as NewEvent, eventId: newId() });
+  }
+
+  schedule(job: NewJob): void {
+    this.#jobs.set(`${job.kind}\n${job.key}`, job);
+  }
+
+  unschedule(job: JobName): void {
+    this.#jobs.set(`${job.kind}\n${job.key}`, { kind: job.kind, key: job.key });
+  }
+
+  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>): void {
+    const answer = toBinary(schema, create(schema, message));
+    this.#answers.push({ key: requestKey, state: "answered", answer });
+  }
+
+  answerError(requestKey: string, error: ConnectError): void {
+    this.#answers.push({ key: requestKey, state: "failed", answer: writeError(error) });
+  }
+
+  forget(requestKey: string): void {
+    this.#answers.push({ key: requestKey, state: "forgotten", answer: null });
+  }
+
+  afterCommit(work: () => void): void {
+    this.#afterCommit.push(work);
+  }
+
+  /** Writes everything collected, in an order of keys that is the same in every transaction, so that none deadlock. */
+  async finish(): Promise<Committed> {
+    await this.#em?.flush();
+    await this.#writeAnswers();
+    const earliestDueTime = await this.#writeJobs();
+    await this.#writeEvents();
+    return {
+      appended: this.#events.length > 0,
+      earliestDueTime,
+      answeredKeys: this.#answers.map((answer) => answer.key),
+      afterCommit: this.#afterCommit,
+    };
+  }
+
+  async #writeAnswers(): Promise<void> {
+    for (const { key, state, answer } of this.#answers) {
+      if (state === "forgotten") {
+        await this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending").execute();
+        continue;
+      }
+      const result = await this.sql
+        .updateTable("replay")
+        .set({ state, answer })
+        .where("request_key", "=", key)
+        .where("state", "=", "pending")
+        .executeTakeFirst();
+      if (result.numUpdatedRows !== 1n) {
+        throw new Error(`the command "${key}" is not waiting for an answer: it was never claimed, or has one already.`);
+      }
+    }
+  }
+
+  async #writeJobs(): Promise<number | undefined> {
+    let earliest: number | undefined;
+    for (const [, job] of [...this.#jobs].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      if ("dueTime" in job) {
+        await writeJob(this.sql, job);
+        earliest = Math.min(earliest ?? job.dueTime, job.dueTime);
+      } else {
+        await eraseJob(this.sql, job, this.now);
+      }
+    }
+    return earliest;
+  }
+
+  async #writeEvents(): Promise<void> {
+    if (this.#events.length === 0) {
+      return;
+    }
+    const counts = new Map<string, { type: string; id: string; count: number }>();
+    for (const { event } of this.#events) {
+      const name = `${event.aggregateType}/${event.aggregateId}`;
+      const entry = counts.get(name) ?? { type: event.aggregateType, id: event.aggregateId, count: 0 };
+      entry.count++;
+      counts.set(name, entry);
+    }
+    const next = new Map<string, number>();
+    for (const [name, { type, id, count }] of [...counts].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      next.set(name, (await this.#takeSequence(type, id, count)) - count + 1);
+    }
+    const rows = this.#events.map(({ event, eventId }) => {
+      const name = `${event.aggregateType}/${event.aggregateId}`;
+      const sequence = next.get(name) as number;
+      next.set(name, sequence + 1);
+      return this.#outboxRow(event, eventId, sequence);
+    });
+    // SQLite and MySQL bound the parameters of a statement.
+    for (let start = 0; start < rows.length; start += 500) {
+      await this.sql
+        .insertInto("outbox")
+        .values(rows.slice(start, start + 500))
+        .execute();
+    }
+  }
+
+  /** Takes `count` numbers of the aggregate and gives the last. The row stays locked until the commit. */
+  async #takeSequence(type: string, id: string, count: number): Promise<number> {
+    const raise = async (): Promise<bigint> => {
+      const result = await this.sql
+        .updateTable("sequence")
+        .set((eb) => ({ value: eb("value", "+", count) }))
+        .where("aggregate_type", "=", type)
+        .where("aggregate_id", "=", id)
+        .executeTakeFirst();
+      return result.numUpdatedRows;
+    };
+    if ((await raise()) === 0n) {
+      try {
+        await this.sql.insertInto("sequence").values({ aggregate_type: type, aggregate_id: id, value: count }).execute();
+        return count;
+      } catch (error) {
+        if (!isUniqueViolation(error)) {
+          throw error;
+        }
+        await raise();
+      }
+    }
+    const row = await this.sql
+      .selectFrom("sequence")
+      .select("value")
+      .where("aggregate_type", "=", type)
+      .where("aggregate_id", "=", id)
+      .executeTakeFirstOrThrow();
+    return row.value;
+  }
+
+  #outboxRow(event: NewEvent, eventId: string, sequence: number) {
+    const payload = anyPack(event.schema, create(event.schema, event.message) as MessageShape<DescMessage>);
+    const envelope = create(EventSchema, {
+      eventId,
+      source: this.#options.service,
+      aggregateType: event.aggregateType,
+      aggregateId: event.aggregateId,
+      sequence: BigInt(sequence),
+      eventTime: timestampFromMs(this.now),
+      payload,
+      traceparent: this.#options.traceparent,
+    });
+    return {
+      event_id: eventId,
+      partition_no: partitionOf(event.aggregateId),
+      aggregate_type: event.aggregateType,
+      aggregate_id: event.aggregateId,
+      sequence,
+      type: event.schema.typeName,
+      event: toBinary(EventSchema, envelope),
+      event_time: this.now,
+      publish_time: null,
+    };
+  }
+}
+
+/** The partition of an aggregate: the same in every process, for good. */
+export function partitionOf(aggregateId: string): number {
+  return (createHash("md5").update(aggregateId).digest()[0] as number) % PARTITIONS;
+}
+
+/** Inserts the job or plans the existing one anew, keeping the lease of a run that is under way. */
+async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> {
+  const plan = {
+    due_time: job.dueTime,
+    generation: newId(),
+    attempt: 0,
+    first_failure_time: null,
+    last_reason: null,
+    last_message: null,
+  } satisfies Partial<JobTable>;
+  const replan = () =>
+    sql
+      .updateTable("job")
+      .set(plan)
+      .where("kind", "=", job.kind)
+      .where("job_key", "=", job.key)
+      .executeTakeFirst()
+      .then((result) => result.numUpdatedRows);
+  try {
+    await sql
+      .insertInto("job")
+      .values({ kind: job.kind, job_key: job.key, owner: null, lease_expire_time: null, ...plan })
+      .execute();
+  } catch (error) {
+    if (!isUniqueViolation(error)) {
+      throw error;
+    }
+    await replan();
+  }
+}
+
+async function eraseJob(sql: Kysely<RuntimeTables>, job: JobName, now: number): Promise<void> {
+  const named = sql.deleteFrom("job").where("kind", "=", job.kind).where("job_key", "=", job.key);
+  const idle = await named.where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", now)])).executeTakeFirst();
+  if (idle.numDeletedRows === 0n) {
+    // It is running: its row goes when that run ends.
+    await sql
+      .updateTable("job")
+      .set({ due_time: null, generation: newId() })
+      .where("kind", "=", job.kind)
+      .where("job_key", "=", job.key)
+      .execute();
+  }
+}
