@@ -109,6 +109,13 @@ export interface Database<Tables = unknown> {
     work: (tx: Transaction<Tables>, requestKey: string) => Promise<R>,
   ): Promise<Claimed<R, MessageShape<D>>>;
   /**
+   * The stored answer of a command that is repeated; undefined while it has none. For commands that must call others before their one
+   * transaction: they look first, so that a repeat calls nobody. The transaction still decides.
+   *
+   * @throws ConnectError REQUEST_ID_REUSED; the stored error.
+   */
+  answered<D extends DescMessage>(request: Message, context: HandlerContext, output: D): Promise<MessageShape<D> | undefined>;
+  /**
    * Waits for the answer of a claimed command, wherever it is stored from. Undefined: the claim was dropped by `tx.forget`.
    *
    * @throws ConnectError the stored error; DEADLINE_EXCEEDED when there is no answer by the deadline.
@@ -361,6 +368,20 @@ class OpenDatabase implements Database {
         }
       }
     }
+  }
+
+  async answered<D extends DescMessage>(
+    request: Message,
+    context: HandlerContext,
+    output: D,
+  ): Promise<MessageShape<D> | undefined> {
+    const command = commandOf(request, context);
+    const row = await this.#replayRow(command.key);
+    if (row === undefined || row.expire_time <= this.clock.now()) {
+      return undefined;
+    }
+    checkSame(row, command);
+    return readAnswer(row, output);
   }
 
   #replayRow(key: string) {
