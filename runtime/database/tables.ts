@@ -63,24 +63,29 @@ export interface JobTable {
   last_message: string | null;
 }
 
-/** What used up its attempts and waits for a person, or waits behind such a thing. */
+/** What failed and has attempts left, used them up, or waits behind such a thing. */
 export interface DeadLetterTable {
   dead_letter_id: string;
-  kind: "event" | "job" | "saga";
-  /** `retrying`: attempts remain. `open`: a person decides. `held`: waits for an earlier event of its aggregate. `retry`: a person asked for another attempt. */
-  state: "retrying" | "open" | "held" | "retry" | "resolved" | "discarded";
+  kind: "event" | "job";
+  /** `retrying`: attempts remain. `open`: a person decides. `held`: an event that waits for an earlier one of its aggregate. */
+  state: "retrying" | "open" | "held" | "resolved" | "discarded";
   /** The consumer, or the job's kind. */
-  name: string;
+  handler: string;
   /** `<aggregate type>/<aggregate id>`, or the job's key. */
-  letter_key: string;
+  subject: string;
+  /** The event's number within its aggregate; 0 for a job. */
   sequence: number;
-  /** The event, serialized; empty for a job. */
-  payload: Uint8Array | null;
-  type: string;
+  /** The whole event, serialized; null for a job. */
+  event: Uint8Array | null;
+  /** The event's type name; empty for a job. */
+  event_type: string;
+  /** Empty for a job. */
+  event_id: string;
   attempts: number;
   create_time: number;
-  first_failure_time: number | null;
-  last_failure_time: number | null;
+  first_attempt_time: number | null;
+  last_attempt_time: number | null;
+  /** The last failure's reason; empty when it had none. */
   reason: string;
   message: string;
   traceparent: string;
@@ -188,15 +193,16 @@ async function createDeadLetterTable(sql: Kysely<unknown>): Promise<void> {
     .addColumn("dead_letter_id", "varchar(36)", (c) => c.primaryKey())
     .addColumn("kind", "varchar(8)", (c) => c.notNull())
     .addColumn("state", "varchar(16)", (c) => c.notNull())
-    .addColumn("name", "varchar(64)", (c) => c.notNull())
-    .addColumn("letter_key", "varchar(191)", (c) => c.notNull())
+    .addColumn("handler", "varchar(64)", (c) => c.notNull())
+    .addColumn("subject", "varchar(191)", (c) => c.notNull())
     .addColumn("sequence", "bigint", (c) => c.notNull())
-    .addColumn("payload", "blob")
-    .addColumn("type", "varchar(128)", (c) => c.notNull())
+    .addColumn("event", "blob")
+    .addColumn("event_type", "varchar(128)", (c) => c.notNull())
+    .addColumn("event_id", "varchar(36)", (c) => c.notNull())
     .addColumn("attempts", "integer", (c) => c.notNull())
     .addColumn("create_time", "bigint", (c) => c.notNull())
-    .addColumn("first_failure_time", "bigint")
-    .addColumn("last_failure_time", "bigint")
+    .addColumn("first_attempt_time", "bigint")
+    .addColumn("last_attempt_time", "bigint")
     .addColumn("reason", "varchar(64)", (c) => c.notNull())
     .addColumn("message", "text", (c) => c.notNull())
     .addColumn("traceparent", "varchar(256)", (c) => c.notNull())
@@ -204,7 +210,11 @@ async function createDeadLetterTable(sql: Kysely<unknown>): Promise<void> {
     .addColumn("resolved_by", "varchar(64)")
     .addColumn("note", "text")
     .execute();
-  await sql.schema.createIndex("dead_letter_key").on("dead_letter").columns(["name", "letter_key", "state", "sequence"]).execute();
+  await sql.schema
+    .createIndex("dead_letter_subject")
+    .on("dead_letter")
+    .columns(["handler", "subject", "state", "sequence"])
+    .execute();
   await sql.schema.createIndex("dead_letter_state").on("dead_letter").columns(["state", "dead_letter_id"]).execute();
 }
 

@@ -93,7 +93,8 @@ export class OpenTransaction implements Transaction {
   readonly now: number;
   readonly sql: Kysely<RuntimeTables>;
   readonly #options: Options;
-  readonly #events: { event: NewEvent; eventId: string }[] = [];
+  readonly #events: { event: NewEvent; eventId: string; traceparent: string }[] = [];
+  #traceparent: string;
   readonly #jobs = new Map<string, NewJob | JobName>();
   readonly #answers: Answer[] = [];
   readonly #afterCommit: (() => void)[] = [];
@@ -102,6 +103,7 @@ export class OpenTransaction implements Transaction {
   constructor(options: Options) {
     this.#options = options;
     this.now = options.now;
+    this.#traceparent = options.traceparent;
     this.sql = options.sql;
   }
 
@@ -112,7 +114,7 @@ export class OpenTransaction implements Transaction {
   }
 
   append<D extends DescMessage>(event: NewEvent<D>): void {
-    this.#events.push({ event: event as unknown as NewEvent, eventId: newId() });
+    this.#events.push({ event: event as unknown as NewEvent, eventId: newId(), traceparent: this.#traceparent });
   }
 
   schedule(job: NewJob): void {
@@ -138,6 +140,16 @@ export class OpenTransaction implements Transaction {
 
   afterCommit(work: () => void): void {
     this.#afterCommit.push(work);
+  }
+
+  /** Runs one of several independent pieces of work in this transaction: its own trace, and no entities left over for the next. */
+  async separately(traceparent: string, work: () => Promise<void>): Promise<void> {
+    const before = this.#traceparent;
+    this.#traceparent = traceparent;
+    await work();
+    this.#traceparent = before;
+    await this.#em?.flush();
+    this.#em?.clear();
   }
 
   /** Writes everything collected, in an order of keys that is the same in every transaction, so that none deadlock. */
@@ -200,11 +212,11 @@ export class OpenTransaction implements Transaction {
     for (const [name, { type, id, count }] of [...counts].sort(([a], [b]) => (a < b ? -1 : 1))) {
       next.set(name, (await this.#takeSequence(type, id, count)) - count + 1);
     }
-    const rows = this.#events.map(({ event, eventId }) => {
+    const rows = this.#events.map(({ event, eventId, traceparent }) => {
       const name = `${event.aggregateType}/${event.aggregateId}`;
       const sequence = next.get(name) as number;
       next.set(name, sequence + 1);
-      return this.#outboxRow(event, eventId, sequence);
+      return this.#outboxRow(event, eventId, sequence, traceparent);
     });
     // SQLite and MySQL bound the parameters of a statement.
     for (let start = 0; start < rows.length; start += 500) {
@@ -246,7 +258,7 @@ export class OpenTransaction implements Transaction {
     return row.value;
   }
 
-  #outboxRow(event: NewEvent, eventId: string, sequence: number) {
+  #outboxRow(event: NewEvent, eventId: string, sequence: number, traceparent: string) {
     const payload = anyPack(event.schema, create(event.schema, event.message) as MessageShape<DescMessage>);
     const envelope = create(EventSchema, {
       eventId,
@@ -256,7 +268,7 @@ export class OpenTransaction implements Transaction {
       sequence: BigInt(sequence),
       eventTime: timestampFromMs(this.now),
       payload,
-      traceparent: this.#options.traceparent,
+      traceparent,
     });
     return {
       event_id: eventId,
@@ -270,6 +282,11 @@ export class OpenTransaction implements Transaction {
       publish_time: null,
     };
   }
+}
+
+/** Runs what one event of a batch does: its own events carry the event's trace, and its entities are flushed before the next event's effect. */
+export async function eventScope(tx: Transaction, traceparent: string, work: () => Promise<void>): Promise<void> {
+  await (tx as OpenTransaction).separately(traceparent, work);
 }
 
 /** The partition of an aggregate: the same in every process, for good. */
