@@ -1,4 +1,103 @@
-import type { pino } from "pino";
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
 
 /** Where a process writes what it did. Lines carry ids and reasons, never bodies, names, addresses or card data. */
-export type Log = pino.Logger;
+export type Log = Logger;
+
+/** The levels of a log, the most talkative first. */
+export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+/** A level of a log. */
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** How lines are written: one JSON object each, for machines, or one readable line each. */
+export const LOG_FORMATS = ["json", "line"] as const;
+/** A format of a log. */
+export type LogFormat = (typeof LOG_FORMATS)[number];
+
+/** Fields that are never written, whatever somebody puts in a line. */
+const REDACTED = ["authorization", "cookie", "token", "password", "secret", "address", "email"];
+
+/** Opens a log. Lines go to standard error, so that standard output stays for what a command answers. */
+export function createLog(options: { level: LogLevel; format: LogFormat; destination?: DestinationStream }): Log {
+  const destination = options.destination ?? pino.destination({ dest: 2, sync: true });
+  return pino(
+    {
+      level: options.level,
+      base: null,
+      timestamp: stdTimeFunctions.isoTime,
+      redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: "[redacted]" },
+      serializers: { err: describeError },
+    },
+    options.format === "json" ? destination : lineStream(destination),
+  );
+}
+
+/** A log that writes nothing. */
+export function silentLog(): Log {
+  return pino({ level: "silent" });
+}
+
+/** What is known of an error, its causes included, at most five deep. */
+function describeError(error: unknown, depth = 0): unknown {
+  if (!(error instanceof Error)) {
+    return { message: String(error).slice(0, MAX_MESSAGE) };
+  }
+  const code = (error as { code?: unknown }).code;
+  return {
+    type: error.name,
+    message: withoutValues(error.message).slice(0, MAX_MESSAGE),
+    ...(code === undefined ? {} : { code }),
+    stack: stackOf(error),
+    ...(error.cause === undefined || depth >= 5 ? {} : { cause: describeError(error.cause, depth + 1) }),
+  };
+}
+
+const MAX_MESSAGE = 500;
+
+/** A database driver repeats the whole statement with its values, which may be names and addresses; what went wrong stands at the end. */
+function withoutValues(message: string): string {
+  const statement = /^\s*(insert into|update|delete from|select)\b/i.exec(message);
+  if (statement === null) {
+    return message;
+  }
+  const end = message.lastIndexOf(" - ");
+  return `${statement[1]} …${end < 0 ? "" : message.slice(end)}`;
+}
+
+/** Only the frames: the first lines of a stack repeat the message. */
+function stackOf(error: Error): string {
+  const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+  return frames.slice(0, 20).join("\n");
+}
+
+/** Turns JSON lines into lines for a person: time, level, what, and the rest as `name=value`. */
+function lineStream(destination: DestinationStream): DestinationStream {
+  return {
+    write(json) {
+      destination.write(`${readable(JSON.parse(json) as Record<string, unknown>)}\n`);
+    },
+  };
+}
+
+function readable(line: Record<string, unknown>): string {
+  const { time, level, msg, method, err, ...rest } = line;
+  const words = [String(time).slice(11, 23), (pino.levels.labels[Number(level)] ?? "").padEnd(5)];
+  for (const word of [msg, typeof method === "string" ? method.replace(/^marketplace\./, "") : method]) {
+    if (word !== undefined) words.push(String(word));
+  }
+  for (const [name, value] of Object.entries(rest)) {
+    words.push(`${name}=${typeof value === "object" ? JSON.stringify(value) : String(value)}`);
+  }
+  return words.join(" ") + (err === undefined ? "" : `\n${readableError(err as DescribedError)}`);
+}
+
+interface DescribedError {
+  type?: string;
+  message: string;
+  stack?: string;
+  cause?: DescribedError;
+}
+
+function readableError(error: DescribedError): string {
+  const cause = error.cause === undefined ? "" : `\n  caused by ${readableError(error.cause).trimStart()}`;
+  return `  ${error.type ?? "Error"}: ${error.message}\n${error.stack ?? ""}${cause}`;
+}

@@ -1,0 +1,142 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { type CallOptions, type Client, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
+import { createUniversalHandlerClient } from "@connectrpc/connect/protocol";
+import { createTransport } from "@connectrpc/connect/protocol-connect";
+import { ACCOUNT_HEADER, SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
+import { accountIfAny, type Call } from "#runtime/call.ts";
+import { createDispatch, type DispatchOptions } from "#runtime/dispatch.ts";
+import type { ServiceModule } from "#runtime/service.ts";
+import type { ServiceTokenSource } from "#runtime/tokens.ts";
+
+/** The clients that one service calls others with. Each call carries the service's own token. */
+export interface Clients {
+  /**
+   * A typed client of the service that implements this contract, wherever it runs. Pass `module` where several services implement the
+   * same one: `clients.of(MaintenanceService, "payment")`. May be asked for before the services exist; the first call looks.
+   */
+  of<S extends DescService>(service: S, module?: string): Client<S>;
+  /** The same, the module first: `clients.at("payment", MaintenanceService)`. */
+  at<S extends DescService>(module: string, service: S): Client<S>;
+  /** The names of all services there are. */
+  modules(): readonly string[];
+}
+
+/** Where services are found. One for each process; `services/main.ts` fills it. */
+export interface Directory {
+  /** Makes services callable in this process: messages are copied, and every duty is done as for a call from outside. */
+  host(modules: readonly ServiceModule[]): void;
+  /** The names of all services, in the order of hosting. */
+  modules(): readonly string[];
+  /** The clients of one service, which is known by its tokens: `directory.clientsFor(serviceTokens(keys, "order"))`. */
+  clientsFor(tokens: ServiceTokenSource): Clients;
+  /** The transport to a service with headers of the caller's choice, for tests and tools. */
+  transport(service: DescService, module?: string, interceptors?: Interceptor[]): Transport;
+}
+
+interface Hosted {
+  readonly services: readonly DescService[];
+  open(interceptors: Interceptor[]): Transport;
+}
+
+/** An empty directory whose co-hosted services do their duties with these options. */
+export function createDirectory(options: DispatchOptions): Directory {
+  const hosted = new Map<string, Hosted>();
+  const find = (service: DescService, module: string | undefined): Hosted => {
+    if (module !== undefined) {
+      const found = hosted.get(module);
+      if (found === undefined || !found.services.some((s) => s.typeName === service.typeName)) {
+        throw new Error(`No service "${module}" with ${service.typeName} is known. Known are: ${[...hosted.keys()].join(", ")}.`);
+      }
+      return found;
+    }
+    const found = [...hosted].filter(([, entry]) => entry.services.some((s) => s.typeName === service.typeName));
+    if (found.length > 1) {
+      throw new Error(`${service.typeName} is implemented by ${found.map(([name]) => name).join(", ")}: say which.`);
+    }
+    const only = found[0];
+    if (only === undefined) {
+      throw new Error(`Nobody implements ${service.typeName}. Known are: ${[...hosted.keys()].join(", ")}.`);
+    }
+    return only[1];
+  };
+  const modules = () => [...hosted.keys()];
+  return {
+    host(added) {
+      for (const module of added) {
+        if (hosted.has(module.name)) {
+          throw new Error(`The service "${module.name}" is hosted twice.`);
+        }
+        hosted.set(module.name, hostInMemory(module, options));
+      }
+    },
+    modules,
+    clientsFor(tokens) {
+      const interceptors = [identityInterceptor(tokens)];
+      const of = <S extends DescService>(service: S, module?: string): Client<S> =>
+        createClient(
+          service,
+          lazyTransport(() => find(service, module).open(interceptors)),
+        );
+      return { of, at: (module, service) => of(service, module), modules };
+    },
+    transport: (service, module, interceptors = []) => find(service, module).open(interceptors),
+  };
+}
+
+function hostInMemory(module: ServiceModule, options: DispatchOptions): Hosted {
+  const { handlers, services } = createDispatch((router) => module.routes(router), options);
+  const httpClient = createUniversalHandlerClient([...handlers]);
+  return {
+    services,
+    open: (interceptors) =>
+      createTransport({
+        httpClient,
+        baseUrl: `https://${module.name}.in-memory`,
+        useBinaryFormat: true,
+        interceptors,
+        acceptCompression: [],
+        sendCompression: null,
+        compressMinBytes: Number.MAX_SAFE_INTEGER,
+        readMaxBytes: 0xffffffff,
+        writeMaxBytes: 0xffffffff,
+      }),
+  };
+}
+
+/** Puts off the search for a service until it is called: services are made before they can be found. */
+function lazyTransport(open: () => Transport): Transport {
+  let transport: Transport | undefined;
+  const get = () => {
+    transport ??= open();
+    return transport;
+  };
+  return {
+    unary: (...args) => get().unary(...args),
+    stream: (...args) => get().stream(...args),
+  };
+}
+
+function identityInterceptor(tokens: ServiceTokenSource): Interceptor {
+  return (next) => async (request) => {
+    request.header.set(SERVICE_TOKEN_HEADER, await tokens());
+    return next(request);
+  };
+}
+
+/**
+ * The options of a call made on behalf of another: `clients.of(PaymentService).capture(request, forCall(call))`. It gets the time that is
+ * left, ends when its caller goes away, and names the account the work is for.
+ */
+export function forCall(call: Call, options: { asItself?: boolean } = {}): CallOptions {
+  const accountId = options.asItself === true ? undefined : accountIfAny(call);
+  return {
+    signal: call.signal,
+    ...(call.deadline === Infinity ? {} : { timeoutMs: Math.max(0, Math.floor(call.deadline - Date.now())) }),
+    ...(accountId === undefined ? {} : { headers: { [ACCOUNT_HEADER]: accountId } }),
+  };
+}
+
+/** The options of a call that a job or a consumer makes for an account, when the account's own call is long over. */
+export function forAccount(accountId: string, options: { timeoutMs?: number; signal?: AbortSignal } = {}): CallOptions {
+  return { ...options, headers: { [ACCOUNT_HEADER]: accountId } };
+}

@@ -1,0 +1,111 @@
+import type { DescMessage, DescMethod, DescService } from "@bufbuild/protobuf";
+import {
+  type ConnectRouter,
+  type ConnectRouterOptions,
+  createConnectRouter,
+  type MethodImpl,
+  type ServiceImpl,
+} from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { compressionGzip } from "@connectrpc/connect-node";
+import type { Verifiers } from "#runtime/access.ts";
+import { fail, UNIMPLEMENTED } from "#runtime/errors.ts";
+import { createGate, createInterceptor, type Duties } from "#runtime/interceptors.ts";
+import type { Log } from "#runtime/log.ts";
+import { MAX_REQUEST_BYTES, type MethodPolicy, methodName, readPolicies } from "#runtime/policy.ts";
+import { createValidation } from "#runtime/validation.ts";
+
+/** The largest answer in bytes. */
+const MAX_RESPONSE_BYTES = 16 * 1024 * 1024;
+
+/** What calls are dispatched with; the same for a port and for co-hosted callers. */
+export interface DispatchOptions {
+  readonly verifiers: Verifiers;
+  readonly log: Log;
+  /** Aborted when the process stops: streams end, unary calls finish. */
+  readonly shutdown?: AbortSignal;
+  /** Policies of services whose contract is others' and declares none. */
+  readonly builtIn?: (method: DescMethod) => MethodPolicy | undefined;
+}
+
+/** Registered RPCs, each behind all duties. */
+export interface Dispatch {
+  readonly handlers: readonly UniversalHandler[];
+  readonly services: readonly DescService[];
+}
+
+/**
+ * Registers RPCs behind their duties: policy, identity, deadline, size, validation, errors, log. Throws when a method's policy is
+ * missing or cannot be served. A method without an implementation answers UNIMPLEMENTED.
+ */
+export function createDispatch(routes: (router: ConnectRouter) => void, options: DispatchOptions): Dispatch {
+  const registered = collect(routes);
+  const foreign = options.builtIn ?? (() => undefined);
+  const methods = registered.flatMap(({ service }) => service.methods);
+  const own = registered.map(({ service }) => service).filter((service) => !service.methods.every(foreign));
+  const policies = new Map<DescMethod, MethodPolicy>(readPolicies(own));
+  for (const method of methods) {
+    const policy = foreign(method);
+    if (policy !== undefined) policies.set(method, policy);
+  }
+  const duties: Duties = {
+    policies,
+    verifiers: options.verifiers,
+    validation: createValidation(new Set<DescMessage>(methods.map((method) => method.input))),
+    log: options.log,
+    shutdown: options.shutdown ?? new AbortController().signal,
+  };
+  const router = createConnectRouter(routerOptions(duties));
+  for (const { service, implementation } of registered) {
+    for (const method of service.methods) {
+      const { maxRequestBytes } = policies.get(method) as MethodPolicy;
+      router.rpc(method, implementationOf(method, implementation), { readMaxBytes: maxRequestBytes });
+    }
+  }
+  return { handlers: router.handlers, services: registered.map(({ service }) => service) };
+}
+
+function routerOptions(duties: Duties): ConnectRouterOptions {
+  return {
+    requestGate: createGate(duties),
+    interceptors: [createInterceptor(duties)],
+    acceptCompression: [compressionGzip],
+    readMaxBytes: MAX_REQUEST_BYTES,
+    writeMaxBytes: MAX_RESPONSE_BYTES,
+    jsonOptions: { ignoreUnknownFields: false },
+    requireConnectProtocolHeader: false,
+  };
+}
+
+interface Registered {
+  readonly service: DescService;
+  readonly implementation: Partial<ServiceImpl<DescService>>;
+}
+
+/** Runs the registrations against a router that only takes notes, so that each method can then be given its own limits. */
+function collect(routes: (router: ConnectRouter) => void): Registered[] {
+  const registered = new Map<string, Registered>();
+  const notes: ConnectRouter = {
+    handlers: [],
+    service(service, implementation) {
+      if (registered.has(service.typeName)) {
+        throw new Error(`${service.typeName} is registered twice.`);
+      }
+      registered.set(service.typeName, { service, implementation: implementation as Registered["implementation"] });
+      return notes;
+    },
+    rpc() {
+      throw new Error("Register a service as a whole: router.service(…).");
+    },
+  };
+  routes(notes);
+  return [...registered.values()];
+}
+
+function implementationOf(method: DescMethod, implementation: Registered["implementation"]): MethodImpl<DescMethod> {
+  // The descriptor is not known to the compiler, nor is therefore the implementation's type.
+  const own = implementation[method.localName] as ((...args: never[]) => unknown) | undefined;
+  const unimplemented = () =>
+    fail(UNIMPLEMENTED, { message: `${methodName(method)} is part of the contract and not implemented yet.` });
+  return (own?.bind(implementation) ?? unimplemented) as MethodImpl<DescMethod>;
+}
