@@ -86,6 +86,8 @@ electronics Electronics
     televisions Televisions; streaming-devices Streaming players; disc-players Disc players; remote-controls Remotes & mounts
   wearables Wearables & smart home
     smartwatches Smartwatches; fitness-trackers Fitness trackers; smart-speakers Smart speakers; security-cameras Security cameras
+  more-electronics More electronics
+    other-electronics Other electronics
 video-games Video games
   consoles Consoles
     home-consoles Home consoles; handheld-consoles Handheld consoles; retro-consoles Retro consoles
