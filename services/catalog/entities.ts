@@ -1,0 +1,74 @@
+import { defineEntity, p } from "@mikro-orm/core";
+import type { Selectable } from "kysely";
+import type { Database, TablesOf } from "#runtime/database/database.ts";
+import type { Transaction } from "#runtime/database/transaction.ts";
+import type { State } from "./states.ts";
+
+/** The six conditions as the table has them, best first. */
+export type ConditionName = "NEW" | "LIKE_NEW" | "VERY_GOOD" | "GOOD" | "ACCEPTABLE" | "FOR_PARTS";
+
+/** A seller's offer. Times in milliseconds since the epoch. */
+const ListingSchema = defineEntity({
+  name: "Listing",
+  tableName: "listing",
+  properties: {
+    listingId: p.string().primary(),
+    sellerId: p.string(),
+    state: p.string().$type<State>(),
+    title: p.string(),
+    description: p.text(),
+    categoryId: p.string(),
+    /** The known spelling; empty where there is none. */
+    brand: p.string(),
+    conditionGrade: p.string().$type<ConditionName>(),
+    currencyCode: p.string(),
+    priceMinor: p.bigint(),
+    /** What the seller offers when it is published. */
+    offeredUnits: p.integer(),
+    /** What inventory last said. */
+    availableUnits: p.integer(),
+    reservedUnits: p.integer(),
+    /** The sequence of the stock event that said so; 0 before the first. */
+    stockSequence: p.bigint("number"),
+    handlingDays: p.integer(),
+    shipsFrom: p.string(),
+    /** The seller's own key, unique per seller; null when there is none. */
+    externalId: p.string().nullable(),
+    /** SHA-256 over the draft it was created from: whether a repeat has the same contents. Updates leave it alone. */
+    contentHash: p.string(),
+    createTime: p.bigint("number"),
+    updateTime: p.bigint("number"),
+    publishTime: p.bigint("number").nullable(),
+    /** The command that is withdrawing it, between telling inventory and the end; its units do not move its state meanwhile. */
+    withdrawKey: p.string().nullable(),
+    /** The etag: counts every change that a reader can see. */
+    version: p.bigint("number"),
+  },
+});
+export class Listing extends ListingSchema.class {}
+ListingSchema.setClass(Listing);
+
+/** A brand in the spelling it was first seen in. Never changed, never deleted. */
+const BrandSchema = defineEntity({
+  name: "Brand",
+  tableName: "brand",
+  properties: {
+    /** The name folded by `brandKey`. */
+    brandKey: p.string().primary(),
+    name: p.string(),
+  },
+});
+export class Brand extends BrandSchema.class {}
+BrandSchema.setClass(Brand);
+
+/** The catalog's entities. */
+export const entities = [Listing, Brand] as const;
+
+/** The catalog's tables as Kysely sees them. */
+export type CatalogTables = TablesOf<typeof entities>;
+/** The catalog's database. */
+export type CatalogDatabase = Database<CatalogTables>;
+/** A transaction on it. */
+export type CatalogTransaction = Transaction<CatalogTables>;
+/** A row of `listing`. */
+export type ListingRow = Selectable<CatalogTables["listing"]>;
