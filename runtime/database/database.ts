@@ -12,7 +12,6 @@ import {
   type InferKyselyDB,
   MikroORM,
   type SqlEntityManager,
-  SqliteDriver,
 } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
@@ -23,6 +22,7 @@ import { type Migration, migrate } from "./migrations.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import { sqliteDialect } from "./sqlite.ts";
+import { SoukSqliteOrmDriver } from "./sqlite-orm.ts";
 import { type RuntimeTables, runtimeMigrations } from "./tables.ts";
 import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
 
@@ -138,7 +138,7 @@ export async function openDatabase<const E extends readonly EntityName[]>(
   const place = await placeOf(options.url);
   const bigints = new Set<string>();
   const orm = await MikroORM.init({
-    driver: SqliteDriver,
+    driver: SoukSqliteOrmDriver,
     driverOptions: sqliteDialect(place.file, (column) => bigints.has(column) || column.endsWith("_minor")),
     dbName: place.file,
     entities: options.entities as unknown as EntityName[],
@@ -262,11 +262,11 @@ class OpenDatabase implements Database {
       deadline,
       signal: options.signal,
       durable: options.durable ?? true,
-      open: false,
+      state: "starting",
     };
     const { result, committed } = await insideScope(scope, async () => {
       const sql = await this.sql.startTransaction().execute();
-      scope.open = true;
+      scope.state = "open";
       try {
         const tx = new OpenTransaction({
           service: this.service,
@@ -291,7 +291,7 @@ class OpenDatabase implements Database {
           .catch((rollbackError: unknown) => this.log.warn({ database: this.service, err: rollbackError }, "rollback failed"));
         throw error;
       } finally {
-        scope.open = false;
+        scope.state = "ended";
       }
     });
     this.#announce(committed);

@@ -9,8 +9,8 @@ export interface Scope {
   readonly signal: AbortSignal | undefined;
   /** Whether a crash of the machine (not only of the process) may undo this transaction's commit. */
   readonly durable: boolean;
-  /** False once the transaction has ended: work it started and left behind is free again. */
-  open: boolean;
+  /** "ended": work that the transaction started and left behind is free again. */
+  state: "starting" | "open" | "ended";
 }
 
 const storage = new AsyncLocalStorage<Scope>();
@@ -23,7 +23,13 @@ export function insideScope<T>(scope: Scope, work: () => Promise<T>): Promise<T>
 /** The transaction around the running code, if there is one and it is still open. */
 export function currentScope(): Scope | undefined {
   const scope = storage.getStore();
-  return scope?.open ? scope : undefined;
+  return scope?.state === "open" ? scope : undefined;
+}
+
+/** The bounds of the transaction that is being started here. */
+export function startingScope(): Scope | undefined {
+  const scope = storage.getStore();
+  return scope?.state === "starting" ? scope : undefined;
 }
 
 /**

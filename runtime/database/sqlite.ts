@@ -12,7 +12,7 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
-import { currentScope } from "./scope.ts";
+import { currentScope, startingScope } from "./scope.ts";
 
 /** How long a write outside a transaction waits for the writer before it gives up. */
 const LOCK_WAIT_MS = 30_000;
@@ -160,7 +160,7 @@ class Lease implements DatabaseConnection {
 
   /** Takes the writer, then SQLite's write lock, at once: a transaction that began as a reader could not become a writer safely. */
   async begin(): Promise<void> {
-    const scope = currentScope();
+    const scope = startingScope();
     const deadline = scope?.deadline ?? Date.now() + LOCK_WAIT_MS;
     await this.#gate.enter(deadline, scope?.signal);
     try {
@@ -382,6 +382,10 @@ function isRead(query: CompiledQuery): boolean {
 }
 
 function toSqlite(value: unknown): SQLInputValue {
+  if (typeof value === "number" && Number.isSafeInteger(value)) {
+    // As a double, which a number would be, it would lose digits in sums with large integers.
+    return BigInt(value);
+  }
   if (typeof value === "boolean") {
     return value ? 1 : 0;
   }

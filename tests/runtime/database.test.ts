@@ -1,0 +1,253 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock } from "#runtime/clock.ts";
+import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
+import { isUniqueViolation } from "#runtime/database/errors.ts";
+import { reasonOf } from "#runtime/errors.ts";
+import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
+import { Pot, pot, potMigrations } from "./pots.ts";
+
+type PotDatabase = Database<TablesOf<readonly [typeof Pot]>>;
+
+describe("the database", () => {
+  let database: PotDatabase;
+
+  beforeEach(async () => {
+    ({ database } = await memoryDatabase([Pot], potMigrations));
+  });
+  afterEach(() => database.close());
+
+  const count = async (db: PotDatabase = database) => (await db.sql.selectFrom("pot").select("pot_id").execute()).length;
+
+  it("keeps what entities and Kysely write in one transaction", async () => {
+    await database.transaction(async (tx) => {
+      tx.em.create(Pot, { potId: "a", title: "it's '?' returning \\ \0 ü 水", balanceMinor: 5n, createTime: 7, note: null });
+      await tx.em.flush();
+      await tx.sql.updateTable("pot").set({ balance_minor: 6n }).where("pot_id", "=", "a").execute();
+    });
+    const found = await database.read((em) => em.findOneOrFail(Pot, "a"));
+    assert.equal(found.balanceMinor, 6n);
+    assert.equal(found.createTime, 7);
+    assert.equal(found.title, "it's '?' returning \\ \0 ü 水");
+  });
+
+  it("reads integers beyond 2^53 exactly, and smaller ones as the entity says", async () => {
+    const huge = 2n ** 62n + 1n;
+    await database.transaction((tx) =>
+      tx.sql
+        .insertInto("pot")
+        .values([pot("a", huge), pot("b", 3n)])
+        .execute(),
+    );
+    const rows = await database.sql.selectFrom("pot").select(["balance_minor", "create_time"]).orderBy("pot_id").execute();
+    assert.deepEqual(rows, [
+      { balance_minor: huge, create_time: 1_700_000_000_000 },
+      { balance_minor: 3n, create_time: 1_700_000_000_000 },
+    ]);
+    assert.equal((await database.read((em) => em.findOneOrFail(Pot, "a"))).balanceMinor, huge);
+  });
+
+  it("adds exactly to integers beyond 2^53", async () => {
+    await database.transaction(async (tx) => {
+      await tx.sql
+        .insertInto("pot")
+        .values(pot("a", 2n ** 60n))
+        .execute();
+      await tx.sql
+        .updateTable("pot")
+        .set((eb) => ({ balance_minor: eb("balance_minor", "+", eb.val(1 as unknown as bigint)) }))
+        .execute();
+    });
+    assert.equal((await database.read((em) => em.findOneOrFail(Pot, "a"))).balanceMinor, 2n ** 60n + 1n);
+  });
+
+  it("leaves nothing behind when the work fails", async () => {
+    const error = new Error("no");
+    await assert.rejects(
+      database.transaction(async (tx) => {
+        await tx.sql.insertInto("pot").values(pot("a")).execute();
+        throw error;
+      }),
+      error,
+    );
+    assert.equal(await count(), 0);
+  });
+
+  it("does not show a reader what is not committed, nor make it wait", async () => {
+    await database.transaction(async (tx) => {
+      await tx.sql.insertInto("pot").values(pot("a")).execute();
+      assert.equal(await count(), 0);
+    });
+    assert.equal(await count(), 1);
+  });
+
+  it("refuses a second transaction or read inside a transaction", async () => {
+    const refused = /inside an open transaction of "test"/;
+    await database.transaction(async () => {
+      await assert.rejects(
+        database.transaction(async () => {}),
+        refused,
+      );
+      await assert.rejects(
+        database.read(async () => {}),
+        refused,
+      );
+    });
+  });
+
+  it("refuses a write beside the open transaction instead of waiting for ever", async () => {
+    await database.transaction(async () => {
+      await assert.rejects(database.sql.insertInto("pot").values(pot("a")).execute(), /would wait for it for ever/);
+    });
+  });
+
+  it("refuses a transaction of another service's database inside a transaction", async () => {
+    const other = await memoryDatabase([], [], { service: "other" });
+    await database.transaction(async () => {
+      await assert.rejects(
+        other.database.transaction(async () => {}),
+        /no network call inside a database transaction/,
+      );
+    });
+    await other.database.close();
+  });
+
+  it("lets work that a transaction left behind use the database afterwards", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let later: Promise<unknown> | undefined;
+    await database.transaction(async () => {
+      later = promise.then(() => database.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute()));
+    });
+    resolve();
+    await later;
+    assert.equal(await count(), 1);
+  });
+
+  it("runs transactions one after another, none lost", async () => {
+    await database.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
+    await Promise.all(
+      Array.from({ length: 50 }, () =>
+        database.transaction(async (tx) => {
+          const row = await tx.em.findOneOrFail(Pot, "a");
+          await sleep(0);
+          row.balanceMinor += 1n;
+        }),
+      ),
+    );
+    assert.equal((await database.read((em) => em.findOneOrFail(Pot, "a"))).balanceMinor, 50n);
+  });
+
+  it("starts nothing after the deadline, and commits nothing after it", async () => {
+    let began = false;
+    const late = database.transaction(
+      async () => {
+        began = true;
+      },
+      { deadline: Date.now() - 1 },
+    );
+    await assert.rejects(late, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    assert.equal(began, false);
+    const slow = database.transaction(
+      async (tx) => {
+        await tx.sql.insertInto("pot").values(pot("a")).execute();
+        await sleep(30);
+      },
+      { deadline: Date.now() + 10 },
+    );
+    await assert.rejects(slow, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    assert.equal(await count(), 0);
+  });
+
+  it("gives up waiting for another transaction when the deadline passes or the caller goes away", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const first = database.transaction(() => promise);
+    const second = database.transaction(async () => {}, { deadline: Date.now() + 20 });
+    await assert.rejects(second, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    const gone = new AbortController();
+    const third = database.transaction(async () => {}, { signal: gone.signal });
+    gone.abort();
+    await assert.rejects(third, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    resolve();
+    await first;
+    await database.transaction(async () => {});
+  });
+
+  it("names a duplicate key alike from entities and from Kysely", async () => {
+    const insert = () => database.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
+    await insert();
+    await assert.rejects(insert(), isUniqueViolation);
+    const create = () =>
+      database.transaction(async (tx) => {
+        tx.em.create(Pot, { potId: "a", title: "", balanceMinor: 0n, createTime: 1, note: null });
+      });
+    await assert.rejects(create(), isUniqueViolation);
+  });
+
+  it("runs work after a commit, and not after a rollback", async () => {
+    const ran: string[] = [];
+    await database.transaction(async (tx) => tx.afterCommit(() => ran.push("committed")));
+    await database
+      .transaction(async (tx) => {
+        tx.afterCommit(() => ran.push("rolled back"));
+        throw new Error("no");
+      })
+      .catch(() => {});
+    assert.deepEqual(ran, ["committed"]);
+  });
+});
+
+describe("a database file", () => {
+  const folder = temporaryFolder();
+  after(() => folder.remove());
+
+  const open = (migrations = potMigrations, name = "pots.db") =>
+    openDatabase({
+      service: "pots",
+      url: `sqlite:${join(folder.path, name)}`,
+      entities: [Pot],
+      migrations,
+      clock: systemClock,
+      log: quietLog,
+    });
+
+  it("is shared by two programs, which wait for one another without losing a change", async () => {
+    const [one, two] = await Promise.all([open(), open()]);
+    await one.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
+    const add = (database: typeof one) =>
+      database.transaction(async (tx) => {
+        await sleep(1);
+        await tx.sql
+          .updateTable("pot")
+          .set((eb) => ({ balance_minor: eb("balance_minor", "+", 1n) }))
+          .execute();
+      });
+    await Promise.all(Array.from({ length: 20 }, (_, index) => add(index % 2 === 0 ? one : two)));
+    const { balance_minor: balance } = await two.sql.selectFrom("pot").select("balance_minor").executeTakeFirstOrThrow();
+    assert.equal(balance, 20n);
+    await Promise.all([one.close(), two.close()]);
+  });
+
+  it("is migrated once, and refused by a program older than it", async () => {
+    const next = { name: "0002-second", up: async () => {} };
+    await (await open([...potMigrations, next])).close();
+    await (await open([...potMigrations, next])).close();
+    await assert.rejects(open(potMigrations), /0002-second/);
+  });
+
+  it("keeps nothing of a migration that fails", async () => {
+    const broken = {
+      name: "0002-broken",
+      async up(sql: Parameters<(typeof potMigrations)[0]["up"]>[0]) {
+        await sql.schema.createTable("half").addColumn("id", "integer").execute();
+        throw new Error("broken");
+      },
+    };
+    await assert.rejects(open([...potMigrations, broken], "broken.db"), /broken/);
+    const mended = {
+      name: "0002-broken",
+      up: (sql: Parameters<typeof broken.up>[0]) => sql.schema.createTable("half").addColumn("id", "integer").execute(),
+    };
+    await (await open([...potMigrations, mended], "broken.db")).close();
+  });
+});
