@@ -84,7 +84,7 @@ export function createDirectory(options: DispatchOptions): Directory {
 }
 
 function hostInMemory(module: ServiceModule, options: DispatchOptions): Hosted {
-  const { handlers, services } = createDispatch((router) => module.routes(router), options);
+  const { handlers, services } = createDispatch([(router) => module.routes(router)], options);
   const httpClient = createUniversalHandlerClient([...handlers]);
   return {
     services,

@@ -34,11 +34,15 @@ export interface Dispatch {
   readonly services: readonly DescService[];
 }
 
+/** Registers services at a router: `router.service(CatalogService, {…})`. */
+export type Routes = (router: ConnectRouter) => void;
+
 /**
  * Registers RPCs behind their duties: policy, identity, deadline, size, validation, errors, log. Throws when a method's policy is
  * missing or cannot be served. A method without an implementation answers UNIMPLEMENTED.
+ * A contract that several of the routes implement is left out: on one port none of them can be meant.
  */
-export function createDispatch(routes: (router: ConnectRouter) => void, options: DispatchOptions): Dispatch {
+export function createDispatch(routes: readonly Routes[], options: DispatchOptions): Dispatch {
   const registered = collect(routes);
   const foreign = options.builtIn ?? (() => undefined);
   const methods = registered.flatMap(({ service }) => service.methods);
@@ -83,23 +87,23 @@ interface Registered {
 }
 
 /** Runs the registrations against a router that only takes notes, so that each method can then be given its own limits. */
-function collect(routes: (router: ConnectRouter) => void): Registered[] {
-  const registered = new Map<string, Registered>();
-  const notes: ConnectRouter = {
-    handlers: [],
-    service(service, implementation) {
-      if (registered.has(service.typeName)) {
-        throw new Error(`${service.typeName} is registered twice.`);
-      }
-      registered.set(service.typeName, { service, implementation: implementation as Registered["implementation"] });
-      return notes;
-    },
-    rpc() {
-      throw new Error("Register a service as a whole: router.service(…).");
-    },
-  };
-  routes(notes);
-  return [...registered.values()];
+function collect(routes: readonly Routes[]): Registered[] {
+  const registered = new Map<string, Registered[]>();
+  for (const register of routes) {
+    const notes: ConnectRouter = {
+      handlers: [],
+      service(service, implementation) {
+        const entry = { service, implementation: implementation as Registered["implementation"] };
+        registered.set(service.typeName, [...(registered.get(service.typeName) ?? []), entry]);
+        return notes;
+      },
+      rpc() {
+        throw new Error("Register a service as a whole: router.service(…).");
+      },
+    };
+    register(notes);
+  }
+  return [...registered.values()].flatMap((entries) => (entries.length === 1 ? entries : []));
 }
 
 function implementationOf(method: DescMethod, implementation: Registered["implementation"]): MethodImpl<DescMethod> {

@@ -196,11 +196,7 @@ export function embeddedVerifiers(keys: Keys): { accounts: Verifier<AccountClaim
   };
 }
 
-function verifier<Claims>(
-  trust: Trust,
-  typ: string,
-  read: (subject: string, payload: Payload) => Claims,
-): Verifier<Claims> {
+function verifier<Claims>(trust: Trust, typ: string, read: (subject: string, payload: Payload) => Claims): Verifier<Claims> {
   // A signature costs 110 µs to verify, this memory 2. The least recently used goes first; a Map keeps the order of insertion.
   const remembered = new Map<string, { claims: Claims; expireTime: number }>();
   return (token) => {

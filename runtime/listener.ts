@@ -1,0 +1,225 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { createServer as createHttp1Server, type RequestListener, type Server, STATUS_CODES } from "node:http";
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from "node:http2";
+import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
+import type { Log } from "#runtime/log.ts";
+
+/** A request over HTTP/1.1 or HTTP/2. */
+export type AnyRequest = IncomingMessage | Http2ServerRequest;
+/** Its response. */
+export type AnyResponse = ServerResponse<IncomingMessage> | Http2ServerResponse;
+
+/** The bounds of a port. */
+export interface ListenerLimits {
+  /** Connections at once; more are closed at once. */
+  readonly maxConnections: number;
+  /** Calls at once on one HTTP/2 connection. */
+  readonly maxStreams: number;
+  /** All headers of a request together, in bytes. */
+  readonly maxHeaderBytes: number;
+  /** Headers of a request. */
+  readonly maxHeaders: number;
+  /** How long a connection may take to say which protocol it speaks, and then a request for its headers, in ms. */
+  readonly headersTimeoutMs: number;
+  /** How long a request may take to arrive as a whole over HTTP/1.1, in ms. */
+  readonly requestTimeoutMs: number;
+  /** How long a connection may stay without a call, in ms. */
+  readonly idleTimeoutMs: number;
+}
+
+/** The bounds of a port unless told otherwise. */
+export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
+  maxConnections: 10_000,
+  maxStreams: 250,
+  maxHeaderBytes: 16 * 1024,
+  maxHeaders: 100,
+  headersTimeoutMs: 10_000,
+  requestTimeoutMs: 60_000,
+  idleTimeoutMs: 5 * 60_000,
+};
+
+/** An open port. */
+export interface Listener {
+  readonly port: number;
+  readonly host: string;
+  /** Stops accepting, tells every connection to go (GOAWAY, `connection: close`), waits for calls in flight, then cuts what is left. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** What an HTTP/2 connection begins with: "PRI * HTTP/2.0". No HTTP/1.1 method begins like this. */
+const PREFACE = Buffer.from("PRI");
+
+/**
+ * Opens one cleartext port for HTTP/1.1 and HTTP/2 (prior knowledge). Node's own `allowHTTP1` needs TLS, so the connection's first bytes
+ * decide. Port 0 takes any free one.
+ */
+export async function listen(options: {
+  port: number;
+  host: string;
+  handler: (request: AnyRequest, response: AnyResponse) => void;
+  log: Log;
+  limits?: Partial<ListenerLimits>;
+}): Promise<Listener> {
+  const limits = { ...DEFAULT_LISTENER_LIMITS, ...options.limits };
+  let closing = false;
+  const sockets = new Set<Socket>();
+  const sessions = new Set<ServerHttp2Session>();
+  const http1 = http1Server(limits, (request, response) => {
+    if (closing) response.setHeader("connection", "close");
+    response.once("close", () => closing && http1.closeIdleConnections());
+    options.handler(request, response);
+  });
+  const http2 = http2Server(limits, options.handler);
+  http2.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+    session.setTimeout(limits.idleTimeoutMs, () => session.close());
+    // A peer that breaks the protocol or the connection ends its session, not the process.
+    session.on("error", (error) => options.log.debug({ err: error }, "an HTTP/2 connection failed"));
+    if (closing) session.close();
+  });
+  const net = createServer({ noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    socket.on("error", (error) => options.log.trace({ err: error }, "a connection failed"));
+    sniff(socket, limits.headersTimeoutMs, (isHttp2) => (isHttp2 ? http2 : http1).emit("connection", socket));
+  });
+  net.maxConnections = limits.maxConnections;
+  await bindPort(net, options.port, options.host);
+  const { port } = net.address() as AddressInfo;
+  return {
+    port,
+    host: options.host,
+    async close(graceMs) {
+      closing = true;
+      const closed = new Promise<void>((resolve) => net.close(() => resolve()));
+      for (const session of sessions) session.close();
+      http1.closeIdleConnections();
+      for (const socket of sockets) if (undecided.has(socket)) socket.destroy();
+      const cut = setTimeout(() => {
+        for (const session of sessions) session.destroy();
+        for (const socket of sockets) socket.destroy();
+      }, graceMs);
+      await closed;
+      clearTimeout(cut);
+      // Its clock of connections was started by hand.
+      http1.close();
+    },
+  };
+}
+
+const undecided = new WeakSet<Socket>();
+
+/** Reads the first bytes of a connection, decides, and puts them back. */
+function sniff(socket: Socket, timeoutMs: number, decide: (isHttp2: boolean) => void): void {
+  let seen = Buffer.alloc(0);
+  undecided.add(socket);
+  const timer = setTimeout(() => socket.destroy(), timeoutMs);
+  const forget = () => clearTimeout(timer);
+  socket.once("close", forget);
+  const onData = (chunk: Buffer) => {
+    seen = Buffer.concat([seen, chunk]);
+    const length = Math.min(seen.length, PREFACE.length);
+    const matches = seen.subarray(0, length).equals(PREFACE.subarray(0, length));
+    if (matches && length < PREFACE.length) return;
+    forget();
+    undecided.delete(socket);
+    socket.off("data", onData);
+    socket.off("close", forget);
+    socket.pause();
+    socket.unshift(seen);
+    decide(matches);
+    socket.resume();
+  };
+  socket.on("data", onData);
+}
+
+function http1Server(limits: ListenerLimits, handler: RequestListener): Server {
+  const server = createHttp1Server(
+    {
+      maxHeaderSize: limits.maxHeaderBytes,
+      headersTimeout: limits.headersTimeoutMs,
+      requestTimeout: limits.requestTimeoutMs,
+      keepAliveTimeout: limits.idleTimeoutMs,
+      connectionsCheckingInterval: Math.min(1000, limits.headersTimeoutMs),
+    },
+    handler,
+  );
+  server.maxHeadersCount = limits.maxHeaders;
+  server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
+    if (!socket.writable || (socket as Socket).destroyed) return;
+    const status = CLIENT_ERRORS[error.code ?? ""] ?? 400;
+    socket.end(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n${malformedJson(status)}`,
+    );
+  });
+  // The server never listens itself; this starts its watch over slow headers and requests.
+  server.emit("listening");
+  return server;
+}
+
+const CLIENT_ERRORS: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 431, ERR_HTTP_REQUEST_TIMEOUT: 408 };
+
+/** The answer to what is not even a request of HTTP/1.1, in Connect's form. */
+function malformedJson(status: number): string {
+  const message = status === 408 ? "The request did not arrive in time." : "This is not a request of HTTP that can be read.";
+  return JSON.stringify({
+    code: status === 408 ? "deadline_exceeded" : "invalid_argument",
+    message,
+    details: [
+      {
+        type: "google.rpc.ErrorInfo",
+        debug: { reason: status === 408 ? "DEADLINE_EXCEEDED" : "MALFORMED_REQUEST", domain: "souk" },
+      },
+    ],
+  });
+}
+
+function http2Server(
+  limits: ListenerLimits,
+  handler: (request: Http2ServerRequest, response: Http2ServerResponse) => void,
+): Http2Server {
+  const server = createHttp2Server(
+    {
+      settings: { maxConcurrentStreams: limits.maxStreams, maxHeaderListSize: limits.maxHeaderBytes, enablePush: false },
+      maxHeaderListPairs: limits.maxHeaders,
+      maxSessionInvalidFrames: 100,
+      maxSessionRejectedStreams: 100,
+      maxSettings: 32,
+      maxSessionMemory: 32,
+      unknownProtocolTimeout: limits.headersTimeoutMs,
+    },
+    handler,
+  );
+  server.on("stream", (stream) => stream.on("error", () => {}));
+  server.on("sessionError", () => {});
+  return server;
+}
+
+/** Opens the port, or says in a sentence why not. */
+function bindPort(server: NetServer, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      switch (error.code) {
+        case "EADDRINUSE":
+          return reject(new Error(`Port ${port} on ${host} is in use. Choose another one with --port.`, { cause: error }));
+        case "EACCES":
+          return reject(
+            new Error(`Port ${port} may not be opened by this user. Choose one above 1023 with --port.`, { cause: error }),
+          );
+        case "EADDRNOTAVAIL":
+        case "ENOTFOUND":
+          return reject(new Error(`${host} is no address of this machine. Choose another one with --host.`, { cause: error }));
+        default:
+          return reject(error);
+      }
+    });
+    server.listen({ port, host, exclusive: true }, resolve);
+  });
+}
