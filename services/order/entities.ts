@@ -1,0 +1,110 @@
+import { defineEntity, p } from "@mikro-orm/core";
+import type { TablesOf } from "#runtime/database/database.ts";
+import type { Database } from "#runtime/database/database.ts";
+import type { Transaction } from "#runtime/database/transaction.ts";
+
+// The tables of the order service. Times are milliseconds since the epoch, money is in minor units.
+
+/** One purchase. Every change of its state counts `version` up; a runner that holds the lease alone drives its saga. */
+export const OrderEntity = defineEntity({
+  name: "Order",
+  tableName: "orders",
+  properties: {
+    /** A UUID of version 7: sorts by the time of placing. */
+    orderId: p.string().primary(),
+    /** A name of `states.ts`. */
+    state: p.string(),
+    version: p.integer(),
+    buyerId: p.string(),
+    sellerId: p.string(),
+    currencyCode: p.string(),
+    totalMinor: p.bigint("bigint"),
+    /** The longest handling time of its lines, in days. */
+    handlingDays: p.integer(),
+    /** The payment that pays it; also the key under which payment knows it before it answers. */
+    paymentId: p.string(),
+    paymentMethodToken: p.string(),
+    /** A `marketplace.order.v1.ShippingAddress`, serialized. */
+    shipTo: p.blob(),
+    /** When the units that are set aside go back by themselves. */
+    reservationExpireTime: p.bigint("number"),
+    confirmationUrl: p.string(),
+    cancelReason: p.string(),
+    carrier: p.string(),
+    trackingNumber: p.string(),
+    ratingStars: p.integer().nullable(),
+    ratingComment: p.string(),
+    createTime: p.bigint("number"),
+    updateTime: p.bigint("number"),
+    dueTime: p.bigint("number").nullable(),
+    paidTime: p.bigint("number").nullable(),
+    shipTime: p.bigint("number").nullable(),
+    endTime: p.bigint("number").nullable(),
+    /** Who drives the saga now; null when nobody does. */
+    leaseOwner: p.string().nullable(),
+    leaseExpireTime: p.bigint("number").nullable(),
+  },
+});
+
+/** What is bought of one listing, as it was when the order was placed. */
+export const OrderLineEntity = defineEntity({
+  name: "OrderLine",
+  tableName: "order_line",
+  primaryKeys: ["orderId", "position"],
+  properties: {
+    orderId: p.string().primary(),
+    /** From 0, in the order of the request. */
+    position: p.integer().primary(),
+    listingId: p.string(),
+    title: p.string(),
+    units: p.integer(),
+    unitPriceMinor: p.bigint("bigint"),
+    /** When the listing was published: chooses the fee schedule. */
+    listingTime: p.bigint("number"),
+  },
+});
+
+/** One remote command of a saga: written before it is tried. */
+export const SagaStepEntity = defineEntity({
+  name: "SagaStep",
+  tableName: "saga_step",
+  primaryKeys: ["orderId", "step"],
+  properties: {
+    orderId: p.string().primary(),
+    step: p.string().primary(),
+    /** `started`, `done`, `failed` (certainly without effect) or `undone`. */
+    state: p.string(),
+    /** Tries begun, the first included. */
+    attempts: p.integer(),
+    /** The answer's message, serialized, once it is done. */
+    result: p.blob().nullable(),
+    /** Why the last try, or the last try to undo it, failed; empty when none did. */
+    reason: p.string(),
+    startTime: p.bigint("number"),
+    updateTime: p.bigint("number"),
+  },
+});
+
+/** A command whose caller waits for the outcome of the order's saga. */
+export const OrderCommandEntity = defineEntity({
+  name: "OrderCommand",
+  tableName: "order_command",
+  properties: {
+    requestKey: p.string().primary(),
+    orderId: p.string(),
+    /** `place`, `continue`, `cancel` or `confirm`. */
+    command: p.string(),
+    /** Through whose eyes the answer is written: `buyer`, `seller` or `operator`. */
+    viewer: p.string(),
+  },
+});
+
+/** All tables of the service, for `openDatabase`. */
+export const entities = [OrderEntity, OrderLineEntity, SagaStepEntity, OrderCommandEntity] as const;
+
+/** The tables as Kysely sees them. */
+export type Tables = TablesOf<typeof entities>;
+/** The service's database. */
+export type OrderDatabase = Database<Tables>;
+/** A transaction on it. */
+export type OrderTransaction = Transaction<Tables>;

@@ -1,0 +1,77 @@
+import type { OrderDatabase, OrderTransaction } from "./entities.ts";
+
+/** How long a runner owns an order without writing. Longer than any try of a step. */
+export const LEASE_MS = 30_000;
+
+/** A step's row, and whether the database has it. */
+export interface StepRow {
+  readonly order_id: string;
+  readonly step: string;
+  state: "started" | "done" | "failed" | "undone";
+  attempts: number;
+  result: Uint8Array | null;
+  reason: string;
+  readonly start_time: number;
+  update_time: number;
+  stored: boolean;
+}
+
+/** Takes the lease on an order that nobody drives, or whose runner has not written for `LEASE_MS`. Answers false when it is taken. */
+export function acquireLease(database: OrderDatabase, orderId: string, owner: string): Promise<boolean> {
+  return database.transaction(async (tx) => {
+    const taken = await tx.sql
+      .updateTable("orders")
+      .set({ lease_owner: owner, lease_expire_time: tx.now + LEASE_MS })
+      .where("order_id", "=", orderId)
+      .where((eb) => eb.or([eb("lease_owner", "is", null), eb("lease_expire_time", "<=", tx.now)]))
+      .executeTakeFirst();
+    return taken.numUpdatedRows === 1n;
+  });
+}
+
+/** Renews the lease, or gives it back, if `owner` still holds it; answers whether it did. Locks the order's row until the commit. */
+export async function fence(tx: OrderTransaction, orderId: string, owner: string, options: { release: boolean }): Promise<boolean> {
+  const held = await tx.sql
+    .updateTable("orders")
+    .set(
+      options.release
+        ? { lease_owner: null, lease_expire_time: null }
+        : { lease_owner: owner, lease_expire_time: tx.now + LEASE_MS },
+    )
+    .where("order_id", "=", orderId)
+    .where("lease_owner", "=", owner)
+    .executeTakeFirst();
+  return held.numUpdatedRows === 1n;
+}
+
+/** When the lease of an order runs out; undefined when nobody holds it. */
+export async function leaseEnd(database: OrderDatabase, orderId: string): Promise<number | undefined> {
+  const row = await database.sql
+    .selectFrom("orders")
+    .select("lease_expire_time")
+    .where("order_id", "=", orderId)
+    .executeTakeFirst();
+  return row?.lease_expire_time ?? undefined;
+}
+
+/** The steps of an order's sagas, by name. */
+export async function readSteps(database: OrderDatabase, orderId: string): Promise<Map<string, StepRow>> {
+  const rows = await database.sql.selectFrom("saga_step").selectAll().where("order_id", "=", orderId).execute();
+  return new Map(rows.map((row) => [row.step, { ...row, state: row.state as StepRow["state"], stored: true }]));
+}
+
+/** Writes a step for the first time. */
+export async function insertStep(tx: OrderTransaction, { stored: _, ...row }: StepRow): Promise<void> {
+  await tx.sql.insertInto("saga_step").values(row).execute();
+}
+
+/** Writes a step's change. */
+export async function updateStep(tx: OrderTransaction, row: StepRow): Promise<void> {
+  const { state, attempts, result, reason, update_time } = row;
+  await tx.sql
+    .updateTable("saga_step")
+    .set({ state, attempts, result, reason, update_time })
+    .where("order_id", "=", row.order_id)
+    .where("step", "=", row.step)
+    .executeTakeFirstOrThrow();
+}

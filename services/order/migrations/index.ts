@@ -1,0 +1,5 @@
+import type { Migration } from "#runtime/database/migrations.ts";
+import { orders } from "./0001-orders.ts";
+
+/** The service's migrations, in order. */
+export const migrations: readonly Migration[] = [orders];

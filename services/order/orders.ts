@@ -1,0 +1,226 @@
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Selectable, Updateable } from "kysely";
+import {
+  OrderCancellationStartedSchema,
+  OrderCancelledSchema,
+  OrderCompletedSchema,
+  OrderConfirmationRequestedSchema,
+  OrderConfirmedSchema,
+  OrderPaidSchema,
+  OrderPlacedSchema,
+  OrderShippedSchema,
+} from "#gen/marketplace/order/v1/events_pb.ts";
+import { type Order, OrderSchema, OrderState, type ShippingAddress, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
+import { newId } from "#runtime/ids.ts";
+import type { OrderDatabase, OrderTransaction, Tables } from "./entities.ts";
+import type { Quote } from "./quote.ts";
+import { addressStates, dueTimeOf, finalStates, RESERVATION_MS, type State, transitions, whenDue } from "./states.ts";
+
+/** The job that acts when the due time of an order has come. Its key is the order's id. */
+export const DUE_JOB = "order.due";
+
+/** Through whose eyes an order is shown. */
+export type Viewer = "buyer" | "seller" | "operator";
+
+/** An order with its lines, as the tables hold it. */
+export interface OrderRecord extends Selectable<Tables["orders"]> {
+  readonly state: State;
+  readonly lines: readonly Selectable<Tables["order_line"]>[];
+}
+
+/** What a change of state sets besides. */
+export type OrderChanges = Pick<
+  Updateable<Tables["orders"]>,
+  "cancel_reason" | "carrier" | "tracking_number" | "rating_stars" | "rating_comment" | "confirmation_url" | "lease_owner" | "lease_expire_time"
+>;
+
+type EventSchema = GenMessage<{ $typeName: string; order?: Order | undefined } & ReturnType<typeof create<typeof OrderPlacedSchema>>>;
+
+/** The event that tells of the arrival in each state; going on after a confirmation is told by what follows. */
+const eventOf: Readonly<Partial<Record<State, unknown>>> = {
+  AWAITING_CONFIRMATION: OrderConfirmationRequestedSchema,
+  PAID: OrderPaidSchema,
+  SHIPPED: OrderShippedSchema,
+  COMPLETING: OrderConfirmedSchema,
+  COMPLETED: OrderCompletedSchema,
+  CANCELLING: OrderCancellationStartedSchema,
+  CANCELLED: OrderCancelledSchema,
+};
+
+/** What a new order is made of. */
+export interface NewOrder {
+  readonly orderId: string;
+  readonly buyerId: string;
+  readonly quote: Quote;
+  readonly shipTo: MessageInitShape<typeof ShippingAddressSchema>;
+  readonly paymentMethodToken: string;
+  /** The runner that drives it, and until when. */
+  readonly leaseOwner: string;
+  readonly leaseExpireTime: number;
+}
+
+/** Writes a new order in the state PLACING. */
+export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promise<OrderRecord> {
+  const { orderId, quote } = order;
+  const row = {
+    order_id: orderId,
+    state: "PLACING" as const,
+    version: 1,
+    buyer_id: order.buyerId,
+    seller_id: quote.sellerId,
+    currency_code: quote.currencyCode,
+    total_minor: quote.totalMinor,
+    handling_days: quote.handlingDays,
+    payment_id: newId(),
+    payment_method_token: order.paymentMethodToken,
+    ship_to: toBinary(ShippingAddressSchema, create(ShippingAddressSchema, order.shipTo)) as Buffer,
+    reservation_expire_time: tx.now + RESERVATION_MS,
+    confirmation_url: "",
+    cancel_reason: "",
+    carrier: "",
+    tracking_number: "",
+    rating_stars: null,
+    rating_comment: "",
+    create_time: tx.now,
+    update_time: tx.now,
+    due_time: null,
+    paid_time: null,
+    ship_time: null,
+    end_time: null,
+    lease_owner: order.leaseOwner,
+    lease_expire_time: order.leaseExpireTime,
+  };
+  const lines = quote.lines.map((line, position) => ({
+    order_id: orderId,
+    position,
+    listing_id: line.listingId,
+    title: line.title,
+    units: line.units,
+    unit_price_minor: line.unitPriceMinor,
+    listing_time: line.listingTime,
+  }));
+  await tx.sql.insertInto("orders").values(row).execute();
+  await tx.sql.insertInto("order_line").values(lines).execute();
+  const record = { ...row, lines };
+  append(tx, OrderPlacedSchema as unknown as EventSchema, record);
+  return record;
+}
+
+/** Reads an order; undefined when there is none. */
+export async function readOrder(sql: OrderDatabase["sql"], orderId: string): Promise<OrderRecord | undefined> {
+  const row = await sql.selectFrom("orders").selectAll().where("order_id", "=", orderId).executeTakeFirst();
+  return row === undefined ? undefined : (await withLines(sql, [row]))[0];
+}
+
+/** Adds the lines to orders. */
+export async function withLines(sql: OrderDatabase["sql"], rows: readonly Selectable<Tables["orders"]>[]): Promise<OrderRecord[]> {
+  if (rows.length === 0) {
+    return [];
+  }
+  const ids = rows.map((row) => row.order_id);
+  const lines = await sql.selectFrom("order_line").selectAll().where("order_id", "in", ids).orderBy("order_id").orderBy("position").execute();
+  const byOrder = Map.groupBy(lines, (line) => line.order_id);
+  return rows.map((row) => ({ ...row, state: row.state as State, lines: byOrder.get(row.order_id) ?? [] }));
+}
+
+/** Locks an order's row until the commit, and reads it. A write of a column onto itself locks on every store. */
+export async function lockOrder(tx: OrderTransaction, orderId: string): Promise<OrderRecord | undefined> {
+  await tx.sql
+    .updateTable("orders")
+    .set((eb) => ({ version: eb.ref("version") }))
+    .where("order_id", "=", orderId)
+    .execute();
+  return readOrder(tx.sql, orderId);
+}
+
+/**
+ * Moves an order to another state by a conditional update that must hit its row in the state given, with everything that follows from it: times, the
+ * due job, the event. Answers the order as it is then; undefined when its state was another already.
+ *
+ * @throws Error when the table of transitions does not allow it.
+ */
+export async function changeState(
+  tx: OrderTransaction,
+  order: OrderRecord,
+  to: State,
+  set: OrderChanges = {},
+): Promise<OrderRecord | undefined> {
+  if (!transitions[order.state].includes(to)) {
+    throw new Error(`an order that is ${order.state} does not become ${to}: see states.ts.`);
+  }
+  const dueTime = dueTimeOf(to, tx.now, order.handling_days);
+  const changes = {
+    ...set,
+    ...(order.state === "AWAITING_CONFIRMATION" ? { confirmation_url: "" } : {}),
+    ...(to === "PAID" ? { paid_time: tx.now } : {}),
+    ...(to === "SHIPPED" ? { ship_time: tx.now } : {}),
+    ...(finalStates.includes(to) ? { end_time: tx.now } : {}),
+    state: to,
+    update_time: tx.now,
+    due_time: dueTime,
+  };
+  const { numUpdatedRows } = await tx.sql
+    .updateTable("orders")
+    .set((eb) => ({ ...changes, version: eb("version", "+", 1) }))
+    .where("order_id", "=", order.order_id)
+    .where("state", "=", order.state)
+    .where("version", "=", order.version)
+    .executeTakeFirst();
+  if (numUpdatedRows !== 1n) {
+    return undefined;
+  }
+  if (dueTime !== null) {
+    tx.schedule({ kind: DUE_JOB, key: order.order_id, dueTime });
+  } else if (whenDue[order.state] !== undefined) {
+    tx.unschedule({ kind: DUE_JOB, key: order.order_id });
+  }
+  const changed: OrderRecord = { ...order, ...changes, version: order.version + 1 };
+  const schema = eventOf[to];
+  if (schema !== undefined) {
+    append(tx, schema as EventSchema, changed);
+  }
+  return changed;
+}
+
+function append(tx: OrderTransaction, schema: EventSchema, order: OrderRecord): void {
+  const { shipTo: _, ...message } = orderMessage(order, "operator");
+  tx.append({ aggregateType: "order", aggregateId: order.order_id, schema, message: { order: message } });
+}
+
+/** The order as a viewer may see it: the address is the buyer's, and the seller's while there is a parcel to send or follow. */
+export function orderMessage(order: OrderRecord, viewer: Viewer): MessageInitShape<typeof OrderSchema> & { shipTo?: ShippingAddress } {
+  const addressed = viewer !== "seller" || addressStates.includes(order.state);
+  const { currency_code: currencyCode } = order;
+  return {
+    orderId: order.order_id,
+    state: OrderState[order.state],
+    buyerId: order.buyer_id,
+    sellerId: order.seller_id,
+    lines: order.lines.map((line) => ({
+      listingId: line.listing_id,
+      units: line.units,
+      unitPrice: { currencyCode, amountMinor: line.unit_price_minor },
+      title: line.title,
+    })),
+    total: { currencyCode, amountMinor: order.total_minor },
+    ...(addressed ? { shipTo: fromBinary(ShippingAddressSchema, order.ship_to) } : {}),
+    confirmationUrl: viewer === "seller" ? "" : order.confirmation_url,
+    cancelReason: order.cancel_reason,
+    carrier: order.carrier,
+    trackingNumber: order.tracking_number,
+    ...(order.rating_stars === null ? {} : { rating: { stars: order.rating_stars, comment: order.rating_comment } }),
+    createTime: timestampFromMs(order.create_time),
+    updateTime: timestampFromMs(order.update_time),
+    ...timeField("dueTime", order.due_time),
+    ...timeField("paidTime", order.paid_time),
+    ...timeField("shipTime", order.ship_time),
+    ...timeField("endTime", order.end_time),
+    sequence: BigInt(order.version),
+  };
+}
+
+function timeField<K extends string>(name: K, ms: number | null) {
+  return (ms === null ? {} : { [name]: timestampFromMs(ms) }) as Partial<Record<K, ReturnType<typeof timestampFromMs>>>;
+}

@@ -1,0 +1,409 @@
+import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import type { Log } from "#runtime/log.ts";
+import type { OrderDatabase, OrderTransaction } from "./entities.ts";
+import { acquireLease, fence, insertStep, readSteps, type StepRow, updateStep } from "./lease.ts";
+
+/** The job that drives the saga of an order which nobody drives. Its key is the order's id. */
+export const SAGA_JOB = "order.saga";
+/** How long one try of a step may take; less than the lease. */
+export const STEP_TIMEOUT_MS = 10_000;
+/** The first pause after a try from which nobody knows the outcome; the job's own backoff follows. */
+export const FIRST_BACKOFF_MS = 100;
+
+/** What a step's command is called with. */
+export interface StepCall {
+  /** `<order_id>/<step>`: the same in every attempt, so that a repeat gets the first answer. */
+  readonly requestId: string;
+  /** From 1. */
+  readonly attempt: number;
+  readonly timeoutMs: number;
+}
+
+/** One remote command, and beside it what takes it back. */
+export interface Step<R extends DescMessage> {
+  /** The schema of the answer, which is kept. */
+  readonly result: R;
+  /** The command. */
+  readonly run: (call: StepCall) => Promise<MessageShape<R>>;
+  /**
+   * Takes it back, whether it took effect, did not, or will arrive late; repeated until it succeeds. Recorded by the same row as
+   * the step, that is: before the step is tried.
+   */
+  readonly undo?: (call: StepCall) => Promise<unknown>;
+  /** The neighbour's reasons that mean "no, and nothing happened", each with the reason that the buyer gets. Any other error is tried again. */
+  readonly refusals?: Readonly<Record<string, Reason>>;
+  /** Looked at before the step is recorded for the first time; answers why it must not begin any more. */
+  readonly unless?: () => Reason | undefined;
+}
+
+/** A question that is asked again each time somebody has the saga continued, until the answer is there. */
+export interface Question<R extends DescMessage> extends Omit<Step<R>, "undo" | "unless"> {
+  /** Whether the answer is there. */
+  readonly settled: (answer: MessageShape<R>) => boolean;
+  /** Written when the saga begins to wait. */
+  readonly wait: (tx: OrderTransaction) => Promise<unknown>;
+  /** Written when it was asked and has to wait on. */
+  readonly stillWaiting: (tx: OrderTransaction) => Promise<unknown>;
+  /** Written with the answer. */
+  readonly resume: (tx: OrderTransaction) => Promise<unknown>;
+}
+
+/** What a saga's function is given: it awaits one step after the other, and ends by `settle`. */
+export interface Saga {
+  /** Takes a step, or answers what it answered when it was taken before. */
+  step<R extends DescMessage>(name: string, step: Step<R>): Promise<MessageShape<R>>;
+  /** Waits for an answer from outside. The saga rests until it is continued. */
+  ask<R extends DescMessage>(name: string, question: Question<R>): Promise<MessageShape<R>>;
+  /** Writes the end, together with the last step's outcome. */
+  settle(change: (tx: OrderTransaction) => Promise<unknown>): Promise<void>;
+}
+
+/** Where an order's saga is headed: forward through `run`, or back through the undos of the same function. */
+export interface Course {
+  readonly direction: "forward" | "back";
+  readonly run: (saga: Saga) => Promise<void>;
+  /** Written when a step was refused; `pending` says whether other steps are to be undone first. */
+  readonly refused?: (tx: OrderTransaction, error: ConnectError, pending: boolean) => Promise<unknown>;
+  /** Written when everything is undone. */
+  readonly undone?: (tx: OrderTransaction) => Promise<unknown>;
+  /** Written when a try failed and the saga goes on later, in a job. */
+  readonly delayed: (tx: OrderTransaction) => Promise<unknown>;
+  /** What a person should know of the order when the saga is stuck: ids only. */
+  readonly describe: () => string;
+}
+
+/** What the engine is made with. */
+export interface SagaOptions {
+  readonly database: OrderDatabase;
+  readonly log: Log;
+  /** The course of an order as it is now; undefined when there is nothing to do. */
+  readonly course: (orderId: string) => Promise<Course | undefined>;
+}
+
+/** A lease taken in the transaction that made the saga necessary. */
+export interface Lease {
+  readonly owner: string;
+  /** The first step, when that transaction recorded it as well. */
+  readonly begun?: string;
+}
+
+/** Runs sagas. Any number of processes may; one at a time drives an order. */
+export interface Sagas {
+  /**
+   * Drives an order to its end or to where it must wait. Errors of steps that may be tried again plan the job, with a `lease`; without one (in the
+   * job) they are thrown, so that the job tries again and becomes a dead letter in the end. Answers false when another runner has the order.
+   */
+  drive(orderId: string, lease?: Lease): Promise<boolean>;
+}
+
+/** Another runner has taken the order over: this one must not write any more. */
+class LeaseLost extends Error {}
+/** The saga waits for somebody outside. */
+class Parked extends Error {}
+/** Going back: there is nothing further that was begun. */
+class Unwound extends Error {}
+/** A step was refused: the saga turns back. */
+class Refused extends Error {
+  readonly failure: ConnectError;
+  constructor(failure: ConnectError) {
+    super(failure.message);
+    this.failure = failure;
+  }
+}
+
+/**
+ * The engine of durable execution. A saga is one straight function. Each remote command in it is a step: a row that is written before the command
+ * is tried and again with its outcome. When the process dies, the function runs again from its start, and steps that are done answer from their
+ * rows. When a step is refused the undos of all steps begun run in reverse; after a crash they are found by running the function once more
+ * without trying anything new.
+ *
+ * Every write first renews the lease on the order's row by a conditional update; a runner that lost it writes nothing.
+ */
+export function createSagas(options: SagaOptions): Sagas {
+  return {
+    async drive(orderId, lease) {
+      const owner = lease?.owner ?? newId();
+      if (lease === undefined && !(await acquireLease(options.database, orderId, owner))) {
+        return false;
+      }
+      await new Run(options, orderId, owner, lease).drive();
+      return true;
+    },
+  };
+}
+
+interface Undo {
+  readonly row: StepRow;
+  readonly run: (call: StepCall) => Promise<unknown>;
+}
+
+/** One runner on one order. */
+class Run implements Saga {
+  readonly #options: SagaOptions;
+  readonly #orderId: string;
+  readonly #owner: string;
+  readonly #inline: boolean;
+  readonly #begun: string | undefined;
+  readonly #undos: Undo[] = [];
+  /** Outcomes that the next write takes along; a crash before it repeats the step under the same request_id. */
+  readonly #unwritten = new Set<StepRow>();
+  #steps = new Map<string, StepRow>();
+  #back = false;
+  /** The step being tried, for the record of its failure. */
+  #current: StepRow | undefined;
+
+  constructor(options: SagaOptions, orderId: string, owner: string, lease: Lease | undefined) {
+    this.#options = options;
+    this.#orderId = orderId;
+    this.#owner = owner;
+    this.#inline = lease !== undefined;
+    this.#begun = lease?.begun;
+  }
+
+  async drive(): Promise<void> {
+    let course: Course | undefined;
+    try {
+      course = await this.#options.course(this.#orderId);
+      if (course === undefined) {
+        await this.#write(async () => {}, { last: true });
+        return;
+      }
+      this.#steps = await readSteps(this.#options.database, this.#orderId);
+      this.#back = course.direction === "back";
+      await this.#follow(course);
+    } catch (error) {
+      if (!(error instanceof LeaseLost)) {
+        await this.#delay(course, error);
+      }
+    }
+  }
+
+  async #follow(course: Course): Promise<void> {
+    try {
+      await course.run(this);
+      return;
+    } catch (error) {
+      if (error instanceof Parked) {
+        return;
+      }
+      if (error instanceof Refused && course.refused !== undefined) {
+        const { refused } = course;
+        const pending = this.#undos.length > 0;
+        await this.#write((tx) => refused(tx, error.failure, pending), { last: !pending });
+        if (!pending) {
+          return;
+        }
+      } else if (!(error instanceof Unwound)) {
+        throw error;
+      }
+    }
+    await this.#compensate(course);
+  }
+
+  async #compensate(course: Course): Promise<void> {
+    for (const { row, run } of this.#undos.toReversed()) {
+      if (row.state === "undone") {
+        continue;
+      }
+      this.#current = row;
+      await run(this.#call(`${row.step}/undo`, 1));
+      this.#record(row, { state: "undone", reason: "" });
+    }
+    this.#current = undefined;
+    await this.#write(async (tx) => course.undone?.(tx), { last: true });
+  }
+
+  async step<R extends DescMessage>(name: string, step: Step<R>): Promise<MessageShape<R>> {
+    const known = this.#steps.get(name);
+    if (known === undefined) {
+      if (this.#back) {
+        throw new Unwound();
+      }
+      const why = step.unless?.();
+      if (why !== undefined) {
+        throw new Refused(failure(why));
+      }
+    }
+    if (this.#back || known?.state === "done") {
+      return this.#recorded(known as StepRow, step);
+    }
+    const row = await this.#begin(name, known);
+    this.#remember(row, step);
+    const result = await this.#try(row, step);
+    this.#record(row, { state: "done", reason: "", result: toBinary(step.result, result) });
+    return result;
+  }
+
+  #recorded<R extends DescMessage>(row: StepRow, step: Step<R>): MessageShape<R> {
+    if (row.state !== "failed") {
+      this.#remember(row, step);
+    }
+    if (row.result === null) {
+      throw new Unwound();
+    }
+    return fromBinary(step.result, row.result);
+  }
+
+  #remember<R extends DescMessage>(row: StepRow, step: Step<R>): void {
+    if (step.undo !== undefined) {
+      this.#undos.push({ row, run: step.undo });
+    }
+  }
+
+  async ask<R extends DescMessage>(name: string, question: Question<R>): Promise<MessageShape<R>> {
+    const known = this.#steps.get(name);
+    if (this.#back || known?.state === "done") {
+      if (known?.result == null) {
+        throw new Unwound();
+      }
+      return fromBinary(question.result, known.result);
+    }
+    if (known === undefined) {
+      this.#unwritten.add(this.#newStep(name, 0));
+      await this.#write(question.wait, { last: true });
+      throw new Parked();
+    }
+    const row = await this.#begin(name, known);
+    const answer = await this.#try(row, question);
+    if (!question.settled(answer)) {
+      await this.#write(question.stillWaiting, { last: true });
+      throw new Parked();
+    }
+    this.#record(row, { state: "done", reason: "", result: toBinary(question.result, answer) });
+    await this.#write(question.resume);
+    return answer;
+  }
+
+  async settle(change: (tx: OrderTransaction) => Promise<unknown>): Promise<void> {
+    if (this.#back) {
+      throw new Unwound();
+    }
+    await this.#write(change, { last: true });
+  }
+
+  /** Records that a step is about to be tried. */
+  async #begin(name: string, known: StepRow | undefined): Promise<StepRow> {
+    if (known !== undefined && name === this.#begun && known.attempts === 1) {
+      return known;
+    }
+    const row = known ?? this.#newStep(name, 0);
+    this.#record(row, { attempts: row.attempts + 1 });
+    await this.#write(async () => {});
+    return row;
+  }
+
+  #newStep(step: string, attempts: number): StepRow {
+    const now = this.#options.database.clock.now();
+    const row: StepRow = {
+      order_id: this.#orderId,
+      step,
+      state: "started",
+      attempts,
+      result: null,
+      reason: "",
+      start_time: now,
+      update_time: now,
+      stored: false,
+    };
+    this.#steps.set(step, row);
+    return row;
+  }
+
+  async #try<R extends DescMessage>(row: StepRow, step: Pick<Step<R>, "run" | "refusals">): Promise<MessageShape<R>> {
+    this.#current = row;
+    let result: MessageShape<R>;
+    try {
+      result = await step.run(this.#call(row.step, row.attempts));
+    } catch (error) {
+      const name = reasonOf(error);
+      const mine = name === undefined ? undefined : step.refusals?.[name];
+      if (name === undefined || mine === undefined) {
+        throw error;
+      }
+      // Refused now; but an earlier attempt whose outcome nobody knows may still arrive. Only a first refusal is certain.
+      const certain = row.attempts === 1;
+      this.#record(row, { state: certain ? "failed" : "started", reason: name });
+      if (certain) {
+        const index = this.#undos.findIndex((undo) => undo.row === row);
+        this.#undos.splice(index === -1 ? this.#undos.length : index, 1);
+      }
+      throw new Refused(failure(mine, { metadata: metadataOf(error), cause: error }));
+    }
+    this.#current = undefined;
+    return result;
+  }
+
+  #call(suffix: string, attempt: number): StepCall {
+    return { requestId: `${this.#orderId}/${suffix}`, attempt, timeoutMs: STEP_TIMEOUT_MS };
+  }
+
+  #record(row: StepRow, change: Partial<StepRow>): void {
+    Object.assign(row, change, { update_time: this.#options.database.clock.now() });
+    this.#unwritten.add(row);
+  }
+
+  /**
+   * Every write of a saga: only while the lease is held, and with the outcomes not yet written. The last one gives the lease back, and takes the job
+   * back unless the saga goes on `later`.
+   */
+  async #write(change: (tx: OrderTransaction) => Promise<unknown>, { last = false, later = false } = {}): Promise<void> {
+    const rows = [...this.#unwritten];
+    await this.#options.database.transaction(async (tx) => {
+      if (!(await fence(tx, this.#orderId, this.#owner, { release: last }))) {
+        throw new LeaseLost();
+      }
+      for (const row of rows) {
+        await (row.stored ? updateStep(tx, row) : insertStep(tx, row));
+      }
+      await change(tx);
+      if (last && !later) {
+        tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
+      }
+    });
+    for (const row of rows) {
+      row.stored = true;
+      this.#unwritten.delete(row);
+    }
+  }
+
+  /** A try failed and may be tried again: notes why, gives the lease back, and leaves the rest to the job. */
+  async #delay(course: Course | undefined, error: unknown): Promise<void> {
+    const step = this.#current;
+    const why = reasonOf(error) ?? (error instanceof ConnectError ? Code[error.code] : "INTERNAL");
+    if (step !== undefined) {
+      this.#record(step, { reason: why.slice(0, 64) });
+    }
+    this.#options.log.warn({ orderId: this.#orderId, step: step?.step, reason: why }, "a saga's step is tried again later");
+    const pauseMs = Math.max(FIRST_BACKOFF_MS, retryAfterMsOf(error) ?? 0);
+    const planNext = async (tx: OrderTransaction) => {
+      await course?.delayed(tx);
+      if (this.#inline) {
+        tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now + pauseMs });
+      }
+    };
+    try {
+      await this.#write(planNext, { last: true, later: true });
+    } catch (second) {
+      if (second instanceof LeaseLost) {
+        return;
+      }
+      // The job is planned for the end of the lease already, so nothing is lost.
+      this.#options.log.error({ orderId: this.#orderId, err: second }, "a saga's failure could not be recorded");
+    }
+    if (!this.#inline) {
+      throw stuck(this.#orderId, step, course, why, error);
+    }
+  }
+}
+
+/** What the job's dead letter will say: everything a person needs to find out why the saga does not go on. */
+function stuck(orderId: string, step: StepRow | undefined, course: Course | undefined, why: string, error: unknown): ConnectError {
+  const at = step === undefined ? "before its first step" : `at step "${step.step}" (${step.state}, ${step.attempts} attempts)`;
+  const detail = error instanceof Error ? error.message : String(error);
+  const facts = course === undefined ? "" : `, going ${course.direction}; ${course.describe()}`;
+  const message = `The saga of order ${orderId} is stuck ${at}${facts}: ${why}: ${detail}`;
+  return new ConnectError(message, Code.Unavailable, undefined, undefined, error);
+}
