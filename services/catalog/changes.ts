@@ -1,25 +1,28 @@
-import type { Message } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
-import type { Listing } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import {
-  type ListingPublishedSchema,
+  type ListingPublished,
+  type ListingReactivated,
   ListingReactivatedSchema,
+  type ListingReserved,
   ListingReservedSchema,
+  type ListingSold,
   ListingSoldSchema,
-  type ListingWithdrawnSchema,
+  type ListingUpdated,
+  type ListingWithdrawn,
 } from "#gen/marketplace/catalog/v1/events_pb.ts";
 import { accountIfAny, type Call } from "#runtime/call.ts";
 import { fail, UNAVAILABLE } from "#runtime/errors.ts";
 import type { CatalogTransaction, ListingRow } from "./entities.ts";
 import { LISTING_NOT_FOUND, NOT_YOUR_LISTING } from "./errors.ts";
 import { loadListing, maySee, toListing } from "./listings.ts";
-import { mayBecome, type State, stateByUnits } from "./states.ts";
+import { mayBecome, stateByUnits } from "./states.ts";
 
 /** How often a change is decided anew because another writer came between reading and writing. */
 const ATTEMPTS_MAX = 8;
 
-/** The messages of events.proto are alike: each holds the listing as it is then. */
-type ListingEventSchema = GenMessage<Message & { listing?: Listing }>;
+/** The messages of events.proto, which are alike: each holds the listing as it is then. */
+type ListingEvent = ListingPublished | ListingUpdated | ListingReserved | ListingReactivated | ListingSold | ListingWithdrawn;
 
 /** Another writer came between reading the row and writing it; nothing was written. */
 class Overtaken extends Error {}
@@ -65,20 +68,27 @@ export function change(tx: CatalogTransaction, row: ListingRow, set: Partial<Lis
 }
 
 /** Tells what happened to a listing, with the listing as it is now. */
-export function tell(tx: CatalogTransaction, schema: ListingEventSchema, row: ListingRow): void {
-  tx.append({
-    aggregateType: "listing",
-    aggregateId: row.listing_id,
-    schema,
-    message: { listing: toListing(row) },
-  });
+export function tell<E extends ListingEvent>(tx: CatalogTransaction, schema: GenMessage<E>, row: ListingRow): void {
+  const message = { listing: toListing(row) } as MessageInitShape<GenMessage<E>>;
+  tx.append({ aggregateType: "listing", aggregateId: row.listing_id, schema, message });
 }
 
-const toldByState: Partial<Record<State, ListingEventSchema>> = {
-  ACTIVE: ListingReactivatedSchema,
-  RESERVED: ListingReservedSchema,
-  SOLD: ListingSoldSchema,
-};
+/** What a listing that moves to a state by its units tells. */
+function tellState(tx: CatalogTransaction, row: ListingRow): void {
+  switch (row.state) {
+    case "ACTIVE":
+      tell(tx, ListingReactivatedSchema, row);
+      break;
+    case "RESERVED":
+      tell(tx, ListingReservedSchema, row);
+      break;
+    case "SOLD":
+      tell(tx, ListingSoldSchema, row);
+      break;
+    default:
+      throw new Error(`no listing becomes ${row.state} by its units.`);
+  }
+}
 
 /** What inventory said of a listing's units. */
 type StockColumns = Pick<ListingRow, "available_units" | "reserved_units" | "stock_sequence">;
@@ -92,10 +102,7 @@ export async function followUnits(tx: CatalogTransaction, row: ListingRow, stock
   const state = row.withdraw_key == null ? stateByUnits(row.state, units) : row.state;
   if (state !== row.state) {
     const changed = await change(tx, row, { ...stock, state });
-    const schema = toldByState[state];
-    if (schema !== undefined) {
-      tell(tx, schema, changed);
-    }
+    tellState(tx, changed);
     return changed;
   }
   const seen = toListing({ ...row, ...stock }).availableUnits !== toListing(row).availableUnits;
