@@ -3,6 +3,14 @@ import type { Database } from "#runtime/database/database.ts";
 import type { Subscription } from "#runtime/events/bus.ts";
 import type { JobHandler, RecurringJob } from "#runtime/jobs/jobs.ts";
 
+/** A door that is not an RPC, such as a page a person is sent to. The server asks no token and reads no policy: the handler guards it. */
+export interface Door {
+  readonly method: "GET" | "POST";
+  /** Where it stands: the handler gets every request of this method whose path begins so. Ends with a slash. */
+  readonly path: string;
+  handle(request: Request): Promise<Response>;
+}
+
 /**
  * A service as `services/main.ts` wires it: its RPCs, its database, what it consumes and what it does by itself. Every
  * `services/<context>/service.ts` exports one factory that takes its dependencies and returns this.
@@ -20,6 +28,8 @@ export interface ServiceModule {
   readonly jobs: readonly JobHandler[];
   /** What it does again and again. */
   readonly recurring: readonly RecurringJob[];
+  /** Its doors beside the RPCs; none unless given. */
+  readonly doors?: readonly Door[];
   /** Runs before the process becomes ready, after all databases are open: warms caches, starts workers. */
   start?(): Promise<void>;
   /** Runs after the last call and the last event. */
