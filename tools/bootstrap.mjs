@@ -131,8 +131,8 @@ function tryLock(lock) {
 export function exclusively(lock, work) {
   fs.mkdirSync(path.dirname(lock), { recursive: true });
   const end = Date.now() + LONGEST_WAIT_MS;
-  for (let told = false; !tryLock(lock); told = true) {
-    if (!told) say("another start is setting this up; waiting for it");
+  for (let tries = 0; !tryLock(lock); tries += 1) {
+    if (tries === 2) say("another start is setting this up; waiting for it");
     if (Date.now() > end) throw new Refusal(`gave up waiting for the other start; if there is none, remove ${lock}`);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
   }
@@ -211,8 +211,11 @@ function fetchedNode(cache) {
   });
 }
 
-/** Checks the one archive in the folder against its hash, unpacks its bin/node and tries it. @param {string} folder @param {string} integrity */
-function unpack(folder, integrity) {
+/** Checks the one archive in the folder against its hash, unpacks its bin/node and tries it.
+ * @param {string} folder
+ * @param {string} integrity
+ */
+export function unpack(folder, integrity) {
   const archive = fs.readdirSync(folder).find((name) => name.endsWith(".tgz"));
   if (!archive) throw new Refusal("npm fetched no archive.");
   const hash = createHash("sha512")
@@ -279,18 +282,17 @@ function stampFor(root) {
 /**
  * Makes node_modules what package-lock.json says. Installs only if it is not: the stamp answers that in a millisecond, and
  * where it is missing (somebody ran npm by hand) npm's own record does.
- * @param {string} root
- * @param {(root: string) => void} install
+ * @param {{ root: string, cache: string, install: () => void }} options cache holds the lock between processes
  */
-export function ensureDependencies(root, install) {
+export function ensureDependencies({ root, cache, install }) {
   const stamp = path.join(root, "node_modules", ".souk-stamp");
   if (readOrEmpty(stamp) === stampFor(root)) return;
-  const lock = path.join(cacheFolder(), `install-${createHash("sha256").update(root).digest("hex").slice(0, 16)}.lock`);
+  const lock = path.join(cache, `install-${createHash("sha256").update(root).digest("hex").slice(0, 16)}.lock`);
   exclusively(lock, () => {
     if (readOrEmpty(stamp) === stampFor(root)) return;
     const installed = readOrEmpty(path.join(root, "node_modules", ".package-lock.json"));
     const machine = { platform: process.platform, arch: process.arch, libc: isMusl() ? "musl" : "glibc" };
-    if (!installed || !isInstalled(readOrEmpty(path.join(root, "package-lock.json")), installed, machine)) install(root);
+    if (!installed || !isInstalled(readOrEmpty(path.join(root, "package-lock.json")), installed, machine)) install();
     fs.writeFileSync(stamp, stampFor(root));
   });
 }
@@ -340,10 +342,11 @@ function main([script, ...args]) {
   const plan = planForNode({ version: versions.node, platform, arch, musl: isOld && isMusl() });
   if (plan !== "use" && plan !== "fetch") throw new Refusal(plan);
   const node = plan === "use" ? execPath : fetchedNode(cacheFolder());
-  ensureDependencies(root, () => {
+  const install = () => {
     say("installing the dependencies of package-lock.json");
     npm(["ci", "--include=dev"], { cwd: root, node, doing: "install the dependencies" });
-  });
+  };
+  ensureDependencies({ root, cache: cacheFolder(), install });
   const command = [...NODE_FLAGS, path.resolve(root, script), ...args];
   const env = { ...process.env, PATH: pathWith(node) };
   // Becoming the script leaves one process: nothing to forward, nothing left in memory. Only newer Nodes can.

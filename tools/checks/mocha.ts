@@ -1,0 +1,76 @@
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { runNode } from "./run.ts";
+
+const TESTS = "tests/**/*.test.ts";
+const MAX_RUN_MS = 15 * 60_000;
+const MAX_END_MS = 10_000;
+
+/** How the tests went: counts of tests, the run's own problems (nothing ran, it did not end, …), and the text of every failure. */
+export interface TestRun {
+  passed: number;
+  failed: number;
+  problems: string[];
+  failures: string[];
+}
+
+/** The part of mocha's JSON report that is read here. */
+export interface Report {
+  stats: { tests: number; passes: number; pending: number; failures: number };
+  failures: { fullTitle: string; file?: string; err: { message?: string; stack?: string; actual?: string; expected?: string } }[];
+  tests: { fullTitle: string; currentRetry?: number }[];
+}
+
+/** Runs mocha over the tests `jobs` files at a time; only those whose name matches `grep`, when given. */
+export async function runTests({ grep, jobs }: { grep: string | undefined; jobs: number }): Promise<TestRun> {
+  const folder = await mkdtemp(path.join(tmpdir(), "souk-mocha-"));
+  const file = path.join(folder, "report.json");
+  try {
+    const args = ["--reporter", "json", "--reporter-option", `output=${file}`, "--forbid-only", "--forbid-pending", "--fail-zero"];
+    if (jobs > 1) args.push("--parallel", "--jobs", String(jobs));
+    args.push(TESTS);
+    if (grep !== undefined) args.push("--grep", grep);
+    const { code, output } = await runBounded(args, file);
+    const report: Report | undefined = await readFile(file, "utf8").then(JSON.parse, () => undefined);
+    return judge(code, output, report);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+// The tests are over when the report is there; a process that lives on holds something that a test forgot to close.
+async function runBounded(args: readonly string[], report: string) {
+  const stop = new AbortController();
+  const timers = [setTimeout(() => stop.abort(), MAX_RUN_MS)];
+  const watch = setInterval(() => {
+    if (!existsSync(report)) return;
+    clearInterval(watch);
+    timers.push(setTimeout(() => stop.abort(), MAX_END_MS));
+  }, 250);
+  try {
+    return await runNode("node_modules/mocha/bin/mocha.js", args, { signal: stop.signal });
+  } finally {
+    clearInterval(watch);
+    for (const timer of timers) clearTimeout(timer);
+  }
+}
+
+/** What a finished run amounts to, from mocha's exit code, what was printed, and its report (undefined when it wrote none). */
+export function judge(code: number | undefined, output: string, report: Report | undefined): TestRun {
+  const problems: string[] = [];
+  if (!report) return { passed: 0, failed: 0, problems: [`mocha ended with code ${code} and no report`, output], failures: [] };
+  const { tests, passes, failures } = report.stats;
+  if (tests === 0 && failures === 0) problems.push("no test ran");
+  for (const test of report.tests) if (test.currentRetry) problems.push(`passed only when tried again: ${test.fullTitle}`);
+  if (code === undefined) problems.push("mocha did not end: something a test started is still open");
+  else if (code !== 0 && failures === 0) problems.push(`mocha ended with code ${code}`);
+  if (output.trim() !== "" && (problems.length > 0 || failures > 0)) problems.push("printed by the tests:", output.trim());
+  return { passed: passes, failed: failures, problems, failures: report.failures.map(describeFailure) };
+}
+
+function describeFailure({ fullTitle, file, err }: Report["failures"][number]): string {
+  const where = file ? path.relative(process.cwd(), file) : "";
+  return `${fullTitle}  (${where})\n${err.stack ?? err.message ?? "no message"}`;
+}
