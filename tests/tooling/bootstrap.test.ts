@@ -7,6 +7,7 @@ import path from "node:path";
 import {
   ensureDependencies,
   exclusively,
+  FETCHED_VERSION,
   isInstalled,
   NODE_PACKAGES,
   planForNode,
