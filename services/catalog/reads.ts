@@ -28,7 +28,7 @@ const NEWEST_FIRST: readonly SortColumn<"create_time" | "listing_id">[] = [
 ];
 
 /** The catalog's questions. Hot ones, so each is one statement by Kysely on an index that answers it. */
-export function catalogReads(database: CatalogDatabase, pages: PageTokens) {
+export function catalogReads(database: Pick<CatalogDatabase, "sql">, pages: PageTokens) {
   // Compiled once: building the statement costs more than running it.
   const point = database.sql.selectFrom("listing").select(readColumns).where("listing_id", "=", "").compile();
 
