@@ -1,0 +1,236 @@
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { Kysely } from "kysely";
+import type { ReserveRequest } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { isUniqueViolation } from "#runtime/database/errors.ts";
+import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
+import type { JobHandler } from "#runtime/jobs/jobs.ts";
+import type { InventoryDatabase, InventoryTables, InventoryTransaction, ReservationRow } from "./entities.ts";
+import {
+  EXPIRE_TIME_INVALID,
+  LISTING_NOT_FOUND,
+  OUT_OF_STOCK,
+  RESERVATION_COMMITTED,
+  RESERVATION_CONFLICT,
+  RESERVATION_EXPIRED,
+  RESERVATION_NOT_FOUND,
+  RESERVATION_RELEASED,
+} from "./errors.ts";
+import { type EndState, statesBefore } from "./states.ts";
+import { inKeyOrder, type Line, loadStock, moveUnits, tellStock } from "./stock.ts";
+
+/** The job that gives the units of a reservation back when its time has run out. Its key is the reservation's id. */
+export const EXPIRE_JOB = "inventory.expire";
+
+const LIFETIME_MIN_MS = 1_000;
+const LIFETIME_MAX_MS = 24 * 3600 * 1000;
+
+/** A reservation as it is in the tables; the lines in key order. */
+export interface Reserved {
+  readonly row: ReservationRow;
+  readonly lines: readonly Line[];
+}
+
+/** What is to be set aside; the lines in key order. */
+export interface Wanted {
+  readonly reservationId: string;
+  readonly lines: readonly Line[];
+  /** Milliseconds since the epoch. */
+  readonly expireTime: number;
+}
+
+/** What a request wants. Fails with INVALID_REQUEST when it names a listing twice. */
+export function wantedOf(request: ReserveRequest): Wanted {
+  const lines = inKeyOrder(request.lines);
+  const twice = lines.findIndex((line, index) => line.listingId === lines[index + 1]?.listingId);
+  if (twice !== -1) {
+    fail(INVALID_REQUEST, { violations: [{ field: "lines", description: `names the listing ${lines[twice]?.listingId} twice` }] });
+  }
+  const expireTime = request.expireTime === undefined ? Number.NaN : timestampMs(request.expireTime);
+  return { reservationId: request.reservationId, lines, expireTime };
+}
+
+/** The reservation with its lines; undefined when there is none. */
+export async function loadReservation(sql: Kysely<InventoryTables>, reservationId: string): Promise<Reserved | undefined> {
+  const row = await sql.selectFrom("reservation").selectAll().where("reservation_id", "=", reservationId).executeTakeFirst();
+  if (row === undefined) {
+    return undefined;
+  }
+  const lines = await sql
+    .selectFrom("reservation_line")
+    .select(["listing_id as listingId", "units"])
+    .where("reservation_id", "=", reservationId)
+    .orderBy("listing_id")
+    .execute();
+  return { row, lines };
+}
+
+/**
+ * Fails when the lines cannot be reserved by what is committed now: a plain read, so that a buyer who comes too late costs no transaction. Passing
+ * it promises nothing.
+ */
+export async function requireInStock(sql: Kysely<InventoryTables>, wanted: Wanted): Promise<void> {
+  const rows = await loadStock(
+    sql,
+    wanted.lines.map((line) => line.listingId),
+  );
+  const available = new Map(rows.map((row) => [row.listing_id, row.available_units]));
+  for (const line of wanted.lines) {
+    const units = available.get(line.listingId);
+    if (units === undefined || units < line.units) {
+      lacking(line, units);
+    }
+  }
+}
+
+/** Sets units aside: of every line, or fails. A reservation that is there with the same lines is given as it is. */
+export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise<Reserved> {
+  const { reservationId, lines, expireTime } = wanted;
+  const row: ReservationRow = {
+    reservation_id: reservationId,
+    state: "PENDING",
+    expire_time: expireTime,
+    create_time: tx.now,
+    end_time: null,
+  };
+  if (!(await inserted(tx, row))) {
+    return requireSame((await loadReservation(tx.sql, reservationId)) as Reserved, wanted);
+  }
+  requireLifetime(expireTime, tx.now);
+  // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
+  for (const line of lines) {
+    if (!(await moveUnits(tx, "reserve", line))) {
+      lacking(line, (await loadStock(tx.sql, [line.listingId]))[0]?.available_units);
+    }
+  }
+  const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
+  await tx.sql.insertInto("reservation_line").values(rows).execute();
+  await tellStock(
+    tx,
+    lines.map((line) => line.listingId),
+    reservationId,
+  );
+  tx.schedule({ kind: EXPIRE_JOB, key: reservationId, dueTime: expireTime });
+  return { row, lines };
+}
+
+/** Makes a reservation final; one whose time has run out is refused even if its units have not gone back yet. */
+export async function commit(tx: InventoryTransaction, reservationId: string): Promise<Reserved> {
+  const metadata = { reservation_id: reservationId };
+  const reserved = (await end(tx, reservationId, "COMMITTED")) ?? fail(RESERVATION_NOT_FOUND, { metadata });
+  switch (reserved.row.state) {
+    case "COMMITTED":
+      return reserved;
+    case "RELEASED":
+      return fail(RESERVATION_RELEASED, { metadata });
+    default:
+      return fail(RESERVATION_EXPIRED, { metadata });
+  }
+}
+
+/** Gives the units of a reservation back. One that does not exist is noted as released, so that a Reserve that comes late is refused. */
+export async function release(tx: InventoryTransaction, reservationId: string): Promise<Reserved> {
+  const tombstone: ReservationRow = {
+    reservation_id: reservationId,
+    state: "RELEASED",
+    expire_time: null,
+    create_time: tx.now,
+    end_time: tx.now,
+  };
+  const known = await end(tx, reservationId, "RELEASED");
+  if (known === undefined && (await inserted(tx, tombstone))) {
+    return { row: tombstone, lines: [] };
+  }
+  const reserved = known ?? ((await end(tx, reservationId, "RELEASED")) as Reserved);
+  return reserved.row.state === "COMMITTED"
+    ? fail(RESERVATION_COMMITTED, { metadata: { reservation_id: reservationId } })
+    : reserved;
+}
+
+/** Expires reservations whose time has run out. */
+export function expiry(database: InventoryDatabase): JobHandler {
+  return {
+    kind: EXPIRE_JOB,
+    async run({ key: reservationId, signal }) {
+      await database.transaction(
+        async (tx) => {
+          const row = (await end(tx, reservationId, "EXPIRED"))?.row;
+          if (row?.state === "PENDING" && row.expire_time != null) {
+            // Not due by this process's clock: the job waits for it.
+            tx.schedule({ kind: EXPIRE_JOB, key: reservationId, dueTime: row.expire_time });
+          }
+        },
+        { signal },
+      );
+    },
+  };
+}
+
+/**
+ * Brings a pending reservation to an end, with its units. One conditional update of the state decides which of several ends it; it refuses
+ * to commit after the reservation's time, and to expire before. Gives the reservation as it is then, whoever ended it, if there is one.
+ */
+async function end(tx: InventoryTransaction, reservationId: string, state: EndState): Promise<Reserved | undefined> {
+  let ending = tx.sql
+    .updateTable("reservation")
+    .set({ state, end_time: tx.now })
+    .where("reservation_id", "=", reservationId)
+    .where("state", "in", statesBefore(state));
+  if (state !== "RELEASED") {
+    ending = ending.where("expire_time", state === "COMMITTED" ? ">" : "<=", tx.now);
+  }
+  const result = await ending.executeTakeFirst();
+  const reserved = await loadReservation(tx.sql, reservationId);
+  if (reserved !== undefined && result.numUpdatedRows === 1n) {
+    for (const line of reserved.lines) {
+      if (!(await moveUnits(tx, state === "COMMITTED" ? "commit" : "give back", line))) {
+        throw new Error(`the stock of listing ${line.listingId} has fewer reserved units than reservation ${reservationId}.`);
+      }
+    }
+    await tellStock(
+      tx,
+      reserved.lines.map((line) => line.listingId),
+      reservationId,
+    );
+    if (state !== "EXPIRED") {
+      tx.unschedule({ kind: EXPIRE_JOB, key: reservationId });
+    }
+  }
+  return reserved;
+}
+
+/** Whether the row went in; false when there is a reservation of this id. */
+async function inserted(tx: InventoryTransaction, row: ReservationRow): Promise<boolean> {
+  try {
+    await tx.sql.insertInto("reservation").values(row).execute();
+    return true;
+  } catch (error) {
+    if (isUniqueViolation(error)) {
+      return false;
+    }
+    throw error;
+  }
+}
+
+function requireSame(known: Reserved, wanted: Wanted): Reserved {
+  const same =
+    known.lines.length === wanted.lines.length &&
+    known.lines.every(
+      (line, index) => line.listingId === wanted.lines[index]?.listingId && line.units === wanted.lines[index]?.units,
+    );
+  return same ? known : fail(RESERVATION_CONFLICT, { metadata: { reservation_id: wanted.reservationId } });
+}
+
+/** Fails unless a reservation may last until then. */
+export function requireLifetime(expireTime: number, now: number): void {
+  const lifetime = expireTime - now;
+  if (!(lifetime >= LIFETIME_MIN_MS && lifetime <= LIFETIME_MAX_MS)) {
+    fail(EXPIRE_TIME_INVALID, { metadata: { expire_time: String(expireTime) } });
+  }
+}
+
+function lacking(line: Line, availableUnits: number | undefined): never {
+  if (availableUnits === undefined) {
+    fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });
+  }
+  fail(OUT_OF_STOCK, { metadata: { listing_id: line.listingId, available_units: String(availableUnits) } });
+}

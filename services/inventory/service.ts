@@ -1,0 +1,141 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import {
+  InventoryService,
+  type ReserveRequest,
+  ReserveResponseSchema,
+  type SetUnitsRequest,
+} from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { accountIfAny, accountOf, type Call, callOf, isService } from "#runtime/call.ts";
+import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
+import type { ServiceModule } from "#runtime/service.ts";
+import { checkStock } from "./check.ts";
+import type { InventoryDatabase, StockRow } from "./entities.ts";
+import { LISTING_NOT_FOUND, RESERVATION_NOT_FOUND } from "./errors.ts";
+import { toReservation, toStock } from "./messages.ts";
+import {
+  commit,
+  expiry,
+  loadReservation,
+  type Reserved,
+  release,
+  requireInStock,
+  requireLifetime,
+  reserve,
+  wantedOf,
+} from "./reservations.ts";
+import { loadStock, setUnits } from "./stock.ts";
+
+/** What inventory is made of. */
+export interface InventoryDependencies {
+  readonly database: InventoryDatabase;
+}
+
+/** Inventory: units behind listings, and their reservations. */
+export function inventory({ database }: InventoryDependencies): ServiceModule {
+  return {
+    name: "inventory",
+    database,
+    consumers: [],
+    jobs: [expiry(database)],
+    recurring: [],
+    routes(router) {
+      router.service(InventoryService, {
+        setUnits(request, context) {
+          const call = callOf(context);
+          return database.command(request, context, async (tx) => {
+            const [row] = await setUnits(tx, [request], {
+              sellerId: sellerOf(call, request),
+              mayCreate: isService(call),
+              expectedUnits: request.expectedUnits,
+              refuseIfReserved: request.refuseIfReserved,
+            });
+            return { stock: toStock(row as StockRow) };
+          });
+        },
+
+        batchSetUnits(request, context) {
+          const { sellerId, listings } = request;
+          if (new Set(listings.map((listing) => listing.listingId)).size < listings.length) {
+            fail(INVALID_REQUEST, { violations: [{ field: "listings", description: "names a listing twice" }] });
+          }
+          return database.command(request, context, async (tx) => {
+            await setUnits(tx, listings, { sellerId, mayCreate: true });
+            return {};
+          });
+        },
+
+        async getAvailability({ listingId }) {
+          const [row] = await loadStock(database.sql, [listingId]);
+          return row === undefined ? fail(LISTING_NOT_FOUND, { metadata: { listing_id: listingId } }) : { stock: toStock(row) };
+        },
+
+        async batchGetAvailability({ listingIds }) {
+          const rows = new Map((await loadStock(database.sql, listingIds)).map((row) => [row.listing_id, row]));
+          const stocks = listingIds.map((id) => rows.get(id)).filter((row) => row !== undefined);
+          return { stocks: stocks.map(toStock) };
+        },
+
+        reserve: (request, context) => reserveOf(database, request, context),
+
+        commitReservation(request, context) {
+          return database.command(request, context, async (tx) => answer(await commit(tx, request.reservationId)));
+        },
+
+        releaseReservation(request, context) {
+          return database.command(request, context, async (tx) => answer(await release(tx, request.reservationId)));
+        },
+
+        async getReservation({ reservationId }) {
+          const reserved = await loadReservation(database.sql, reservationId);
+          return reserved === undefined
+            ? fail(RESERVATION_NOT_FOUND, { metadata: { reservation_id: reservationId } })
+            : answer(reserved);
+        },
+
+        async checkStock(_request, context) {
+          const { listings, findings } = await checkStock(database.sql, callOf(context).signal);
+          return { listingsChecked: BigInt(listings), findings: [...findings] };
+        },
+      });
+    },
+  };
+}
+
+/** Most who reserve the last unit come too late: they are told by reads alone, unless they are repeats, whose answer is known. */
+async function reserveOf(
+  database: InventoryDatabase,
+  request: ReserveRequest,
+  context: HandlerContext,
+): Promise<MessageInitShape<typeof ReserveResponseSchema>> {
+  const wanted = wantedOf(request);
+  try {
+    await requireInStock(database.sql, wanted);
+  } catch (lacking) {
+    // Read after the stock: if this very reservation took the units, it is seen now.
+    const stored = await database.answered(request, context, ReserveResponseSchema);
+    if (stored !== undefined) {
+      return stored;
+    }
+    if ((await loadReservation(database.sql, wanted.reservationId)) === undefined) {
+      requireLifetime(wanted.expireTime, database.clock.now());
+      throw lacking;
+    }
+  }
+  return database.command(request, context, async (tx) => answer(await reserve(tx, wanted)));
+}
+
+function answer({ row, lines }: Reserved) {
+  return { reservation: toReservation(row, lines) };
+}
+
+/** The seller whose listing it is: the account that calls; from a service the one it names. */
+function sellerOf(call: Call, request: SetUnitsRequest): string {
+  if (!isService(call)) {
+    return accountOf(call);
+  }
+  return (
+    (request.sellerId || accountIfAny(call)) ??
+    fail(INVALID_REQUEST, { violations: [{ field: "seller_id", description: "is needed from a service" }] })
+  );
+}

@@ -1,0 +1,192 @@
+import type { ExpressionBuilder, Kysely } from "kysely";
+import { StockChangedSchema } from "#gen/marketplace/inventory/v1/events_pb.ts";
+import { isUniqueViolation } from "#runtime/database/errors.ts";
+import { fail, INVALID_REQUEST, UNAVAILABLE } from "#runtime/errors.ts";
+import type { InventoryTables, InventoryTransaction, StockRow } from "./entities.ts";
+import { LISTING_NOT_FOUND, NOT_YOUR_LISTING, UNITS_CHANGED, UNITS_RESERVED } from "./errors.ts";
+import { toStock } from "./messages.ts";
+
+/** Units that a listing can have on sale and set aside together: what is set aside may come back. */
+export const UNITS_MAX = 10_000;
+/** How often units are set anew because another writer came between looking and writing. */
+const ATTEMPTS_MAX = 8;
+
+/** Units of one listing. */
+export interface Line {
+  readonly listingId: string;
+  readonly units: number;
+}
+
+/** How units are set. */
+export interface Setting {
+  readonly sellerId: string;
+  /** Whether a listing without stock gets some, bound to this seller. */
+  readonly mayCreate: boolean;
+  readonly expectedUnits?: number | undefined;
+  readonly refuseIfReserved?: boolean;
+}
+
+/** From where to where units may move. */
+export type Move = "reserve" | "commit" | "give back";
+
+type Counter = "available_units" | "reserved_units" | "sold_units";
+
+const moves: Readonly<Record<Move, readonly [from: Counter, to: Counter]>> = {
+  reserve: ["available_units", "reserved_units"],
+  commit: ["reserved_units", "sold_units"],
+  "give back": ["reserved_units", "available_units"],
+};
+
+/** Lines in the order of their keys: whoever changes several rows takes them in this order, so that none deadlock. */
+export function inKeyOrder<L extends Line>(lines: readonly L[]): L[] {
+  return [...lines].sort((a, b) => (a.listingId < b.listingId ? -1 : 1));
+}
+
+/**
+ * Moves units of one listing from one counter to another: one conditional update. False: it has not got them there, and nothing has
+ * changed. At READ COMMITTED the update waits for another writer of the row and then looks at what that one left.
+ */
+export async function moveUnits(tx: InventoryTransaction, move: Move, { listingId, units }: Line): Promise<boolean> {
+  const [from, to] = moves[move];
+  const result = await tx.sql
+    .updateTable("stock")
+    .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units) }))
+    .where("listing_id", "=", listingId)
+    .where(from, ">=", units)
+    .executeTakeFirst();
+  return result.numUpdatedRows === 1n;
+}
+
+/** Tells the units of listings as they are now; `reservationId` is what changed them, empty for the seller. Their rows are locked by this transaction. */
+export async function tellStock(tx: InventoryTransaction, listingIds: readonly string[], reservationId: string): Promise<void> {
+  for (const row of await loadStock(tx.sql, listingIds)) {
+    tell(tx, row, reservationId);
+  }
+}
+
+/** The stock of the listings that have some, in no order. */
+export function loadStock(sql: Kysely<InventoryTables>, listingIds: readonly string[]): Promise<StockRow[]> {
+  return sql.selectFrom("stock").selectAll().where("listing_id", "in", listingIds).execute();
+}
+
+/** Sets the units of a seller's listings, each listing once; all or none. Tells those that changed. Gives the rows in no order. */
+export async function setUnits(tx: InventoryTransaction, lines: readonly Line[], setting: Setting): Promise<StockRow[]> {
+  const ordered = inKeyOrder(lines);
+  const known = await createMissing(tx, ordered, setting);
+  const settled: StockRow[] = [];
+  for (const line of ordered) {
+    const row = known.get(line.listingId);
+    settled.push(row === undefined ? freshRow(line, setting) : await setExisting(tx, row, line, setting));
+  }
+  return settled;
+}
+
+/** Inserts the stock that is not there, in one statement. Gives the rows that were there. */
+async function createMissing(
+  tx: InventoryTransaction,
+  lines: readonly Line[],
+  setting: Setting,
+): Promise<ReadonlyMap<string, StockRow>> {
+  const ids = lines.map((line) => line.listingId);
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+    const known = new Map((await loadStock(tx.sql, ids)).map((row) => [row.listing_id, row]));
+    const missing = lines.filter((line) => !known.has(line.listingId));
+    const [first] = missing;
+    if (first === undefined) {
+      return known;
+    }
+    if (!setting.mayCreate) {
+      fail(LISTING_NOT_FOUND, { metadata: { listing_id: first.listingId } });
+    }
+    requireExpected(setting, first.listingId, 0);
+    const fresh = missing.map((line) => freshRow(line, setting));
+    try {
+      await tx.sql.insertInto("stock").values(fresh).execute();
+    } catch (error) {
+      if (isUniqueViolation(error)) {
+        continue;
+      }
+      throw error;
+    }
+    for (const row of fresh) {
+      tell(tx, row, "");
+    }
+    return known;
+  }
+  return overrun();
+}
+
+/** One conditional update that writes what was decided on the row as it was read, or decides anew. */
+async function setExisting(tx: InventoryTransaction, read: StockRow, line: Line, setting: Setting): Promise<StockRow> {
+  let row = read;
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+    requireSettable(row, line, setting);
+    if (row.available_units === line.units && row.reserved_units === 0) {
+      return row;
+    }
+    const next = { ...row, available_units: line.units, offered_units: line.units + row.reserved_units + row.sold_units };
+    const result = await tx.sql
+      .updateTable("stock")
+      .set({ available_units: next.available_units, offered_units: next.offered_units })
+      .where((eb) => isAsRead(eb, row))
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 1n) {
+      if (next.available_units !== row.available_units) {
+        tell(tx, next, "");
+      }
+      return next;
+    }
+    row = (await loadStock(tx.sql, [line.listingId]))[0] ?? fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });
+  }
+  return overrun();
+}
+
+function isAsRead(eb: ExpressionBuilder<InventoryTables, "stock">, row: StockRow) {
+  return eb.and({
+    listing_id: row.listing_id,
+    available_units: row.available_units,
+    reserved_units: row.reserved_units,
+    sold_units: row.sold_units,
+  });
+}
+
+function requireSettable(row: StockRow, line: Line, setting: Setting): void {
+  const metadata = { listing_id: row.listing_id };
+  if (row.seller_id !== setting.sellerId) {
+    fail(NOT_YOUR_LISTING, { metadata });
+  }
+  if (setting.refuseIfReserved === true && row.reserved_units > 0) {
+    fail(UNITS_RESERVED, { metadata: { ...metadata, reserved_units: String(row.reserved_units) } });
+  }
+  requireExpected(setting, row.listing_id, row.available_units);
+  if (line.units + row.reserved_units > UNITS_MAX) {
+    const description = `with the ${row.reserved_units} reserved units at most ${UNITS_MAX}`;
+    fail(INVALID_REQUEST, { metadata, violations: [{ field: "units", description }] });
+  }
+}
+
+function requireExpected(setting: Setting, listingId: string, available: number): void {
+  if (setting.expectedUnits !== undefined && setting.expectedUnits !== available) {
+    fail(UNITS_CHANGED, { metadata: { listing_id: listingId, available_units: String(available) } });
+  }
+}
+
+function freshRow({ listingId, units }: Line, { sellerId }: Setting): StockRow {
+  return {
+    listing_id: listingId,
+    seller_id: sellerId,
+    offered_units: units,
+    available_units: units,
+    reserved_units: 0,
+    sold_units: 0,
+  };
+}
+
+function tell(tx: InventoryTransaction, row: StockRow, reservationId: string): void {
+  const message = { stock: toStock(row), reservationId };
+  tx.append({ aggregateType: "stock", aggregateId: row.listing_id, schema: StockChangedSchema, message });
+}
+
+function overrun(): never {
+  fail(UNAVAILABLE, { message: "Too many changes of these units at once. Try again.", retryAfterMs: 100 });
+}
