@@ -323,7 +323,7 @@ export type SearchListingsResponse = Message<"marketplace.search.v1.SearchListin
   facets?: Facets | undefined;
 
   /**
-   * Whether no listing matched every word, so that those that match some are answered.
+   * Whether fewer than 5 listings (in another order than relevance: none) matched every word, so that those that match some follow them.
    *
    * @generated from field: bool relaxed = 5;
    */
@@ -975,8 +975,9 @@ export const ReindexStateSchema: GenEnum<ReindexState> = /*@__PURE__*/
 export const SearchService: GenService<{
   /**
    * Finds active listings. Every word of the query should match in title, brand or description; words match in their stems, the last one as a
-   * prefix; if nothing matches all words, listings that match some are answered. Unspaced Japanese matches by pairs of characters. Reasons: PAGE_TOKEN_INVALID,
-   * CATEGORY_NOT_FOUND, PRICE_RANGE_INVALID, SEARCH_TOO_DEEP (past 10,000 results), INDEX_UNAVAILABLE.
+   * prefix; if fewer than 5 listings match all words (in another order than relevance: if none does), those that match some follow them. Unspaced Japanese
+   * matches by pairs of characters. Of words such as "for" and "with" nothing is asked. Reasons: PAGE_TOKEN_INVALID,
+   * CATEGORY_NOT_FOUND, PRICE_RANGE_INVALID (also price bounds or a sort by price without a currency), SEARCH_TOO_DEEP (past 10,000 results), INDEX_UNAVAILABLE.
    *
    * @generated from rpc marketplace.search.v1.SearchService.SearchListings
    */

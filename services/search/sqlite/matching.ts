@@ -1,0 +1,86 @@
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { TextQuery } from "../query.ts";
+
+/**
+ * Below so many listings with every word, listings with some follow. Decided before filters, so that a facet's count is what one gets
+ * by choosing it.
+ */
+const RELAX_BELOW = 5;
+
+// The weights were measured by bench/relevance.ts; they are flat around these values.
+/** bm25 over title, brand, description, spellings, heading. */
+const WORD_WEIGHTS = "2, 1, 1, 1, 0";
+/** What the same words in a short title add. */
+const TITLE_SHARE = 0.5;
+/** The thing itself before its accessories. */
+const HEADING_FACTOR = 1.3;
+/** Higher than any score within a tier: every word, then every word in a wider sense, then some words. */
+const TIER = 10_000;
+
+/** Rows with the words of a query. */
+export interface TextMatches {
+  readonly rows: number[];
+  /** Higher is better; zeros unless asked for. */
+  readonly scores: number[];
+  readonly relaxed: boolean;
+}
+
+/** Finds and scores rows by their words in one index file. */
+export class Matching {
+  readonly #find: StatementSync;
+  readonly #score: StatementSync;
+  readonly #scoreTitles: StatementSync;
+
+  constructor(db: DatabaseSync) {
+    this.#find = prepare(db, "select rowid from words where words match ?");
+    this.#score = prepare(db, `select rowid, -bm25(words, ${WORD_WEIGHTS}) from words where words match ?`);
+    this.#scoreTitles = prepare(db, "select rowid, -bm25(titles, 1, 1) from titles where titles match ?");
+  }
+
+  /** Unscored, listings with some words follow only when none has all: any other order would put them first. */
+  match(query: TextQuery, scored: boolean): TextMatches {
+    const found = new Map<number, number>();
+    this.#add(found, query.exact, scored, 2 * TIER);
+    if (query.widened !== query.exact) {
+      this.#add(found, query.widened, scored, TIER);
+    }
+    const relaxed = query.relaxed !== undefined && found.size < (scored ? RELAX_BELOW : 1);
+    if (relaxed) {
+      this.#add(found, query.relaxed, scored, 0);
+    }
+    if (scored && found.size > 0) {
+      this.#addTitles(found, query);
+    }
+    return { rows: [...found.keys()], scores: [...found.values()], relaxed: relaxed && found.size > 0 };
+  }
+
+  #add(found: Map<number, number>, expression: string, scored: boolean, tier: number): void {
+    for (const [row, score] of (scored ? this.#score : this.#find).all(expression) as unknown as [number, number?][]) {
+      if (!found.has(row)) {
+        found.set(row, tier + (score ?? 0));
+      }
+    }
+  }
+
+  #addTitles(found: Map<number, number>, query: TextQuery): void {
+    for (const [row, score] of this.#scoreTitles.all(query.relaxed ?? query.exact) as unknown as [number, number][]) {
+      const before = found.get(row);
+      if (before !== undefined) {
+        found.set(row, before + TITLE_SHARE * score);
+      }
+    }
+    for (const [row] of this.#find.all(`{heading} : (${query.exact})`) as unknown as [number][]) {
+      const before = found.get(row);
+      if (before !== undefined) {
+        const tier = Math.floor(before / TIER) * TIER;
+        found.set(row, tier + (before - tier) * HEADING_FACTOR);
+      }
+    }
+  }
+}
+
+function prepare(db: DatabaseSync, sql: string): StatementSync {
+  const statement = db.prepare(sql);
+  statement.setReturnArrays(true);
+  return statement;
+}
