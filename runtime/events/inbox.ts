@@ -319,8 +319,11 @@ class Inbox {
 
 /** A failure of the surroundings rather than of the event: it must not use up the event's attempts. */
 function isOutside(error: unknown): boolean {
+  const message = error instanceof Error ? error.message : "";
   return (
-    isContention(error) || reasonOf(error) === "DEADLINE_EXCEEDED" || (error as Error | null)?.message === "database is not open"
+    isContention(error) ||
+    reasonOf(error) === "DEADLINE_EXCEEDED" ||
+    /database is not open|driver has already been destroyed/.test(message)
   );
 }
 
