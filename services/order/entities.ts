@@ -1,9 +1,17 @@
 import { defineEntity, p } from "@mikro-orm/core";
-import type { TablesOf } from "#runtime/database/database.ts";
-import type { Database } from "#runtime/database/database.ts";
+import type { Selectable } from "kysely";
+import type { Database, TablesOf } from "#runtime/database/database.ts";
 import type { Transaction } from "#runtime/database/transaction.ts";
+import type { State } from "./states.ts";
 
 // The tables of the order service. Times are milliseconds since the epoch, money is in minor units.
+
+/** What became of a step. */
+export type StepState = "started" | "done" | "failed" | "undone";
+/** The commands whose callers wait for a saga. */
+export type Command = "place" | "continue" | "cancel" | "confirm";
+/** Through whose eyes an order is shown. */
+export type Viewer = "buyer" | "seller" | "operator";
 
 /** One purchase. Every change of its state counts `version` up; a runner that holds the lease alone drives its saga. */
 export const OrderEntity = defineEntity({
@@ -12,9 +20,8 @@ export const OrderEntity = defineEntity({
   properties: {
     /** A UUID of version 7: sorts by the time of placing. */
     orderId: p.string().primary(),
-    /** A name of `states.ts`. */
-    state: p.string(),
-    version: p.integer(),
+    state: p.string().$type<State>(),
+    version: p.bigint("number"),
     buyerId: p.string(),
     sellerId: p.string(),
     currencyCode: p.string(),
@@ -73,7 +80,7 @@ export const SagaStepEntity = defineEntity({
     orderId: p.string().primary(),
     step: p.string().primary(),
     /** `started`, `done`, `failed` (certainly without effect) or `undone`. */
-    state: p.string(),
+    state: p.string().$type<StepState>(),
     /** Tries begun, the first included. */
     attempts: p.integer(),
     /** The answer's message, serialized, once it is done. */
@@ -93,9 +100,9 @@ export const OrderCommandEntity = defineEntity({
     requestKey: p.string().primary(),
     orderId: p.string(),
     /** `place`, `continue`, `cancel` or `confirm`. */
-    command: p.string(),
+    command: p.string().$type<Command>(),
     /** Through whose eyes the answer is written: `buyer`, `seller` or `operator`. */
-    viewer: p.string(),
+    viewer: p.string().$type<Viewer>(),
   },
 });
 
@@ -104,6 +111,10 @@ export const entities = [OrderEntity, OrderLineEntity, SagaStepEntity, OrderComm
 
 /** The tables as Kysely sees them. */
 export type Tables = TablesOf<typeof entities>;
+/** An order's row. */
+export type OrderRow = Selectable<Tables["orders"]>;
+/** The row of one of its lines. */
+export type LineRow = Selectable<Tables["order_line"]>;
 /** The service's database. */
 export type OrderDatabase = Database<Tables>;
 /** A transaction on it. */

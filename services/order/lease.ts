@@ -1,4 +1,4 @@
-import type { OrderDatabase, OrderTransaction } from "./entities.ts";
+import type { OrderDatabase, OrderTransaction, StepState } from "./entities.ts";
 
 /** How long a runner owns an order without writing. Longer than any try of a step. */
 export const LEASE_MS = 30_000;
@@ -7,7 +7,7 @@ export const LEASE_MS = 30_000;
 export interface StepRow {
   readonly order_id: string;
   readonly step: string;
-  state: "started" | "done" | "failed" | "undone";
+  state: StepState;
   attempts: number;
   result: Uint8Array | null;
   reason: string;
@@ -16,12 +16,17 @@ export interface StepRow {
   stored: boolean;
 }
 
+/** A lease as the order's row holds it: from now on, or from the last write. */
+export function leaseColumns(tx: Pick<OrderTransaction, "now">, { owner }: { owner: string }) {
+  return { lease_owner: owner, lease_expire_time: tx.now + LEASE_MS };
+}
+
 /** Takes the lease on an order that nobody drives, or whose runner has not written for `LEASE_MS`. Answers false when it is taken. */
 export function acquireLease(database: OrderDatabase, orderId: string, owner: string): Promise<boolean> {
   return database.transaction(async (tx) => {
     const taken = await tx.sql
       .updateTable("orders")
-      .set({ lease_owner: owner, lease_expire_time: tx.now + LEASE_MS })
+      .set(leaseColumns(tx, { owner }))
       .where("order_id", "=", orderId)
       .where((eb) => eb.or([eb("lease_owner", "is", null), eb("lease_expire_time", "<=", tx.now)]))
       .executeTakeFirst();
@@ -33,11 +38,7 @@ export function acquireLease(database: OrderDatabase, orderId: string, owner: st
 export async function fence(tx: OrderTransaction, orderId: string, owner: string, options: { release: boolean }): Promise<boolean> {
   const held = await tx.sql
     .updateTable("orders")
-    .set(
-      options.release
-        ? { lease_owner: null, lease_expire_time: null }
-        : { lease_owner: owner, lease_expire_time: tx.now + LEASE_MS },
-    )
+    .set(options.release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner }))
     .where("order_id", "=", orderId)
     .where("lease_owner", "=", owner)
     .executeTakeFirst();
@@ -57,7 +58,7 @@ export async function leaseEnd(database: OrderDatabase, orderId: string): Promis
 /** The steps of an order's sagas, by name. */
 export async function readSteps(database: OrderDatabase, orderId: string): Promise<Map<string, StepRow>> {
   const rows = await database.sql.selectFrom("saga_step").selectAll().where("order_id", "=", orderId).execute();
-  return new Map(rows.map((row) => [row.step, { ...row, state: row.state as StepRow["state"], stored: true }]));
+  return new Map(rows.map((row) => [row.step, { ...row, stored: true }]));
 }
 
 /** Writes a step for the first time. */

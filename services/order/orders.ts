@@ -1,7 +1,6 @@
-import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, type Message, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Selectable, Updateable } from "kysely";
 import {
   OrderCancellationStartedSchema,
   OrderCancelledSchema,
@@ -12,34 +11,40 @@ import {
   OrderPlacedSchema,
   OrderShippedSchema,
 } from "#gen/marketplace/order/v1/events_pb.ts";
-import { type Order, OrderSchema, OrderState, type ShippingAddress, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
+import { type OrderSchema, OrderState, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import type { OrderDatabase, OrderTransaction, Tables } from "./entities.ts";
+import type { LineRow, OrderDatabase, OrderRow, OrderTransaction, Viewer } from "./entities.ts";
 import type { Quote } from "./quote.ts";
 import { addressStates, dueTimeOf, finalStates, RESERVATION_MS, type State, transitions, whenDue } from "./states.ts";
 
 /** The job that acts when the due time of an order has come. Its key is the order's id. */
 export const DUE_JOB = "order.due";
 
-/** Through whose eyes an order is shown. */
-export type Viewer = "buyer" | "seller" | "operator";
-
 /** An order with its lines, as the tables hold it. */
-export interface OrderRecord extends Selectable<Tables["orders"]> {
-  readonly state: State;
-  readonly lines: readonly Selectable<Tables["order_line"]>[];
+export interface OrderRecord extends OrderRow {
+  readonly lines: readonly LineRow[];
 }
 
 /** What a change of state sets besides. */
-export type OrderChanges = Pick<
-  Updateable<Tables["orders"]>,
-  "cancel_reason" | "carrier" | "tracking_number" | "rating_stars" | "rating_comment" | "confirmation_url" | "lease_owner" | "lease_expire_time"
+export type OrderChanges = Partial<
+  Pick<
+    OrderRow,
+    | "cancel_reason"
+    | "carrier"
+    | "tracking_number"
+    | "rating_stars"
+    | "rating_comment"
+    | "confirmation_url"
+    | "lease_owner"
+    | "lease_expire_time"
+  >
 >;
 
-type EventSchema = GenMessage<{ $typeName: string; order?: Order | undefined } & ReturnType<typeof create<typeof OrderPlacedSchema>>>;
+/** Events differ in name only: each holds the order. */
+type EventSchema = typeof OrderPlacedSchema;
 
 /** The event that tells of the arrival in each state; going on after a confirmation is told by what follows. */
-const eventOf: Readonly<Partial<Record<State, unknown>>> = {
+const eventOf: Readonly<Partial<Record<State, GenMessage<Message>>>> = {
   AWAITING_CONFIRMATION: OrderConfirmationRequestedSchema,
   PAID: OrderPaidSchema,
   SHIPPED: OrderShippedSchema,
@@ -56,9 +61,8 @@ export interface NewOrder {
   readonly quote: Quote;
   readonly shipTo: MessageInitShape<typeof ShippingAddressSchema>;
   readonly paymentMethodToken: string;
-  /** The runner that drives it, and until when. */
-  readonly leaseOwner: string;
-  readonly leaseExpireTime: number;
+  /** The runner that drives it. */
+  readonly lease: Pick<OrderRow, "lease_owner" | "lease_expire_time">;
 }
 
 /** Writes a new order in the state PLACING. */
@@ -89,8 +93,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     paid_time: null,
     ship_time: null,
     end_time: null,
-    lease_owner: order.leaseOwner,
-    lease_expire_time: order.leaseExpireTime,
+    ...order.lease,
   };
   const lines = quote.lines.map((line, position) => ({
     order_id: orderId,
@@ -104,7 +107,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
   await tx.sql.insertInto("orders").values(row).execute();
   await tx.sql.insertInto("order_line").values(lines).execute();
   const record = { ...row, lines };
-  append(tx, OrderPlacedSchema as unknown as EventSchema, record);
+  append(tx, OrderPlacedSchema, record);
   return record;
 }
 
@@ -115,14 +118,20 @@ export async function readOrder(sql: OrderDatabase["sql"], orderId: string): Pro
 }
 
 /** Adds the lines to orders. */
-export async function withLines(sql: OrderDatabase["sql"], rows: readonly Selectable<Tables["orders"]>[]): Promise<OrderRecord[]> {
+export async function withLines(sql: OrderDatabase["sql"], rows: readonly OrderRow[]): Promise<OrderRecord[]> {
   if (rows.length === 0) {
     return [];
   }
   const ids = rows.map((row) => row.order_id);
-  const lines = await sql.selectFrom("order_line").selectAll().where("order_id", "in", ids).orderBy("order_id").orderBy("position").execute();
+  const lines = await sql
+    .selectFrom("order_line")
+    .selectAll()
+    .where("order_id", "in", ids)
+    .orderBy("order_id")
+    .orderBy("position")
+    .execute();
   const byOrder = Map.groupBy(lines, (line) => line.order_id);
-  return rows.map((row) => ({ ...row, state: row.state as State, lines: byOrder.get(row.order_id) ?? [] }));
+  return rows.map((row) => ({ ...row, lines: byOrder.get(row.order_id) ?? [] }));
 }
 
 /** Locks an order's row until the commit, and reads it. A write of a column onto itself locks on every store. */
@@ -179,7 +188,7 @@ export async function changeState(
   const changed: OrderRecord = { ...order, ...changes, version: order.version + 1 };
   const schema = eventOf[to];
   if (schema !== undefined) {
-    append(tx, schema as EventSchema, changed);
+    append(tx, schema as unknown as EventSchema, changed);
   }
   return changed;
 }
@@ -190,7 +199,7 @@ function append(tx: OrderTransaction, schema: EventSchema, order: OrderRecord): 
 }
 
 /** The order as a viewer may see it: the address is the buyer's, and the seller's while there is a parcel to send or follow. */
-export function orderMessage(order: OrderRecord, viewer: Viewer): MessageInitShape<typeof OrderSchema> & { shipTo?: ShippingAddress } {
+export function orderMessage(order: OrderRecord, viewer: Viewer): Exclude<MessageInitShape<typeof OrderSchema>, Message> {
   const addressed = viewer !== "seller" || addressStates.includes(order.state);
   const { currency_code: currencyCode } = order;
   return {

@@ -73,7 +73,11 @@ function refuseDuplicates(wanted: readonly PlaceOrderLine[]): void {
 
 function agreed(line: PlaceOrderLine, listing: Listing): QuoteLine {
   const price = listing.price;
-  if (price === undefined || price.currencyCode !== line.unitPrice?.currencyCode || price.amountMinor !== line.unitPrice.amountMinor) {
+  if (
+    price === undefined ||
+    price.currencyCode !== line.unitPrice?.currencyCode ||
+    price.amountMinor !== line.unitPrice.amountMinor
+  ) {
     const metadata = {
       listing_id: listing.listingId,
       amount_minor: String(price?.amountMinor ?? ""),

@@ -1,4 +1,4 @@
-import { OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
+import type { OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 
 /** The states of an order by name, as the tables hold them. */
 export type State = Exclude<keyof typeof OrderState, "UNSPECIFIED">;

@@ -82,7 +82,10 @@ async function createOrders(db: Kysely<unknown>): Promise<void> {
     .addCheckConstraint("orders_version", sql`version > 0`)
     .addCheckConstraint("orders_not_own", sql`buyer_id <> seller_id`)
     .addCheckConstraint("orders_rating", sql`rating_stars is null or rating_stars between 1 and 5`)
-    .addCheckConstraint("orders_paid", sql`state not in ('PAID', 'SHIPPED', 'COMPLETING', 'COMPLETED', 'DISPUTED') or paid_time is not null`)
+    .addCheckConstraint(
+      "orders_paid",
+      sql`state not in ('PAID', 'SHIPPED', 'COMPLETING', 'COMPLETED', 'DISPUTED') or paid_time is not null`,
+    )
     .addCheckConstraint("orders_end", sql`(state in ('COMPLETED', 'CANCELLED')) = (end_time is not null)`)
     .execute();
   // Each serves one query, named beside it.

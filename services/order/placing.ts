@@ -1,0 +1,83 @@
+import { AccountService, type Address } from "#gen/marketplace/account/v1/account_pb.ts";
+import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import type { PlaceOrderRequest } from "#gen/marketplace/order/v1/order_pb.ts";
+import { accountOf, type Call } from "#runtime/call.ts";
+import { type Clients, forCall } from "#runtime/clients.ts";
+import { fail, reasonOf } from "#runtime/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import type { OrderTransaction } from "./entities.ts";
+import { ADDRESS_NOT_FOUND } from "./errors.ts";
+import { insertStep, LEASE_MS, leaseColumns } from "./lease.ts";
+import { insertOrder } from "./orders.ts";
+import { FIRST_STEP } from "./purchase.ts";
+import { type Quote, quote } from "./quote.ts";
+import { type Lease, SAGA_JOB } from "./saga.ts";
+import { addWaiting } from "./waiting.ts";
+
+/** What a buyer and a seller agree on, before anything is written. */
+export interface Agreed {
+  readonly quote: Quote;
+  readonly address: Address;
+  readonly paymentMethodToken: string;
+}
+
+/** A saga that a command made necessary, and the lease under which this process drives it. */
+export interface Started {
+  readonly orderId: string;
+  readonly lease: Lease;
+}
+
+/** The two halves of placing an order: what is read and decided without a trace, and what is written. */
+export function placements(clients: Clients) {
+  const catalog = clients.of(CatalogService);
+  const account = clients.of(AccountService);
+  return {
+    /** Reads listings and address with the buyer's eyes, and decides. */
+    async agree(request: PlaceOrderRequest, call: Call): Promise<Agreed> {
+      const listingIds = [...new Set(request.lines.map((line) => line.listingId))];
+      const [{ listings }, address] = await Promise.all([
+        catalog.batchGetListings({ listingIds }, forCall(call)),
+        addressOf(account.getAddress({ addressId: request.addressId }, forCall(call))),
+      ]);
+      const { paymentMethodToken } = request;
+      return { quote: quote(accountOf(call), request.lines, listings), address, paymentMethodToken };
+    },
+
+    /** Writes the order, the first step of its saga as begun, and the job that drives it should this process die. */
+    async insert(tx: OrderTransaction, requestKey: string, agreed: Agreed, call: Call): Promise<Started> {
+      const orderId = newId();
+      const lease: Lease = { owner: newId(), begun: FIRST_STEP };
+      const { recipient, lines, city, region, postalCode, countryCode } = agreed.address;
+      await insertOrder(tx, {
+        orderId,
+        buyerId: accountOf(call),
+        quote: agreed.quote,
+        shipTo: { recipient, lines, city, region, postalCode, countryCode },
+        paymentMethodToken: agreed.paymentMethodToken,
+        lease: leaseColumns(tx, lease),
+      });
+      await insertStep(tx, {
+        order_id: orderId,
+        step: FIRST_STEP,
+        state: "started",
+        attempts: 1,
+        result: null,
+        reason: "",
+        start_time: tx.now,
+        update_time: tx.now,
+        stored: false,
+      });
+      await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
+      tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
+      return { orderId, lease };
+    },
+  };
+}
+
+async function addressOf(asked: Promise<{ address?: Address | undefined }>): Promise<Address> {
+  try {
+    return (await asked).address ?? fail(ADDRESS_NOT_FOUND);
+  } catch (error) {
+    return reasonOf(error) === ADDRESS_NOT_FOUND.name ? fail(ADDRESS_NOT_FOUND, { cause: error }) : Promise.reject(error);
+  }
+}

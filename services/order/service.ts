@@ -1,0 +1,199 @@
+import type { DescMessage, Message, MessageShape } from "@bufbuild/protobuf";
+import type { HandlerContext } from "@connectrpc/connect";
+import {
+  CancelOrderResponseSchema,
+  ConfirmOrderResponseSchema,
+  ContinueOrderResponseSchema,
+  OrderService,
+  PlaceOrderResponseSchema,
+  type Rating,
+} from "#gen/marketplace/order/v1/order_pb.ts";
+import { type Call, callOf } from "#runtime/call.ts";
+import type { Clients } from "#runtime/clients.ts";
+import { newId } from "#runtime/ids.ts";
+import type { Log } from "#runtime/log.ts";
+import type { PageTokens } from "#runtime/pages.ts";
+import type { ServiceModule } from "#runtime/service.ts";
+import { createDriving, type Driving } from "./driving.ts";
+import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
+import { LEASE_MS, leaseColumns } from "./lease.ts";
+import { changeState, lockOrder, type OrderChanges, type OrderRecord, orderMessage } from "./orders.ts";
+import { placements, type Started } from "./placing.ts";
+import { purchaseCourses } from "./purchase.ts";
+import { orderReads, viewerIn } from "./reads.ts";
+import { createSagas, SAGA_JOB } from "./saga.ts";
+import { type State, transitions } from "./states.ts";
+import { addWaiting, settleWaiting, stateConflict } from "./waiting.ts";
+
+/** What the order service is made of. */
+export interface OrderDependencies {
+  readonly database: OrderDatabase;
+  readonly clients: Clients;
+  readonly pages: PageTokens;
+  readonly log: Log;
+}
+
+/** How long before its deadline a call stops waiting for the saga and answers what is known. */
+const ANSWER_MARGIN_MS = 500;
+
+/** The order service: drives a purchase through inventory and payment, and all that follows it. */
+export function order({ database, clients, pages, log }: OrderDependencies): ServiceModule {
+  const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
+  const driving = createDriving({ database, sagas, log });
+  const reads = orderReads(database, pages);
+  const placing = placements(clients);
+  const outcome = outcomes(database, driving);
+
+  return {
+    name: "order",
+    database,
+    consumers: [],
+    jobs: driving.jobs,
+    recurring: [],
+    stop: () => driving.stop(),
+    routes(router) {
+      router.service(OrderService, {
+        async placeOrder(request, context) {
+          const call = callOf(context);
+          const known = () => database.answered(request, context, PlaceOrderResponseSchema);
+          const stored = await known();
+          if (stored !== undefined) {
+            return stored;
+          }
+          driving.checkRoom();
+          const agreed = await placing.agree(request, call).catch(async (error: unknown) => {
+            // The first try of this very command may have taken the units meanwhile.
+            return (await known()) ?? Promise.reject(error);
+          });
+          return "$typeName" in agreed
+            ? agreed
+            : outcome(request, context, PlaceOrderResponseSchema, (tx, requestKey) => placing.insert(tx, requestKey, agreed, call));
+        },
+
+        async continueOrder(request, context) {
+          driving.checkRoom();
+          return outcome(request, context, ContinueOrderResponseSchema, async (tx, requestKey) => {
+            const found = await load(tx, request.orderId, callOf(context), ["buyer"]);
+            if (found.order.state === "PAID") {
+              tx.answer(requestKey, ContinueOrderResponseSchema, { order: orderMessage(found.order, "buyer") });
+              return undefined;
+            }
+            if (found.order.state !== "AWAITING_CONFIRMATION" && found.order.state !== "PLACING") {
+              throw stateConflict(found.order);
+            }
+            await wait(tx, requestKey, "continue", found);
+            return takeLease(tx, found.order);
+          });
+        },
+
+        getOrder: (request, context) => reads.get(request.orderId, callOf(context)),
+
+        listOrders: (request, context) => reads.list(request, callOf(context)),
+
+        async cancelOrder(request, context) {
+          driving.checkRoom();
+          return outcome(request, context, CancelOrderResponseSchema, async (tx, requestKey) => {
+            const found = await load(tx, request.orderId, callOf(context), ["buyer", "seller", "operator"]);
+            if (found.order.state === "CANCELLED" || found.order.state === "CANCELLING") {
+              tx.answer(requestKey, CancelOrderResponseSchema, { order: orderMessage(found.order, found.viewer) });
+              return undefined;
+            }
+            await wait(tx, requestKey, "cancel", found);
+            return turn(tx, found.order, "CANCELLING", { cancel_reason: `${found.viewer.toUpperCase()}_CANCELLED` });
+          });
+        },
+
+        shipOrder: (request, context) =>
+          database.command(request, context, async (tx) => {
+            const found = await load(tx, request.orderId, callOf(context), ["seller"]);
+            const set = { carrier: request.carrier, tracking_number: request.trackingNumber };
+            return { order: orderMessage(await advance(tx, found.order, "SHIPPED", set), "seller") };
+          }),
+
+        async confirmOrder(request, context) {
+          driving.checkRoom();
+          return outcome(request, context, ConfirmOrderResponseSchema, async (tx, requestKey) => {
+            const found = await load(tx, request.orderId, callOf(context), ["buyer"]);
+            const { stars, comment } = request.rating as Rating;
+            await wait(tx, requestKey, "confirm", found);
+            return turn(tx, found.order, "COMPLETING", { rating_stars: stars, rating_comment: comment });
+          });
+        },
+
+        getEscrowTotals: () => reads.escrowTotals(),
+      });
+    },
+  };
+}
+
+/** The answer of a command that the order's saga carries out: claimed, driven while the caller waits, and answered with what became of it. */
+function outcomes(database: OrderDatabase, driving: Driving) {
+  return async <D extends DescMessage>(
+    request: Message,
+    context: HandlerContext,
+    output: D,
+    work: (tx: OrderTransaction, requestKey: string) => Promise<Started | undefined>,
+  ): Promise<MessageShape<D>> => {
+    const { deadline, signal } = callOf(context);
+    const claimed = await database.claim(request, context, output, work);
+    if (!claimed.first) {
+      return claimed.answer;
+    }
+    if (claimed.value !== undefined) {
+      const { orderId, lease } = claimed.value;
+      await atMost(deadline - ANSWER_MARGIN_MS - Date.now(), driving.start(orderId, lease));
+    }
+    const answer = await database.awaitAnswer(claimed.requestKey, output, { deadline, signal });
+    return answer ?? Promise.reject(new Error("the claim of a command that a saga carries out was dropped."));
+  };
+}
+
+/** Waits for `work`, but no longer than `ms`; the work goes on. */
+async function atMost(ms: number, work: Promise<void>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, Math.max(0, ms));
+  await Promise.race([work, promise]);
+  clearTimeout(timer);
+}
+
+async function load(tx: OrderTransaction, orderId: string, call: Call, allowed: readonly Viewer[]) {
+  return viewerIn(await lockOrder(tx, orderId), call, allowed);
+}
+
+/** The caller waits for the saga; should this process die, the job gets it its answer. */
+async function wait(
+  tx: OrderTransaction,
+  requestKey: string,
+  command: Command,
+  found: { order: OrderRecord; viewer: Viewer },
+): Promise<void> {
+  const orderId = found.order.order_id;
+  await addWaiting(tx, { requestKey, orderId, command, viewer: found.viewer });
+  tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
+}
+
+/** Moves an order on, or refuses what its state does not allow. */
+async function advance(tx: OrderTransaction, order: OrderRecord, to: State, set: OrderChanges): Promise<OrderRecord> {
+  const changed = transitions[order.state].includes(to) ? await changeState(tx, order, to, set) : undefined;
+  if (changed === undefined) {
+    throw stateConflict(order);
+  }
+  return changed;
+}
+
+/** Turns the saga of an order to another course: whoever drives it loses the lease, and with it the right to write. */
+async function turn(tx: OrderTransaction, order: OrderRecord, to: State, set: OrderChanges): Promise<Started> {
+  const lease = { owner: newId() };
+  await settleWaiting(tx, await advance(tx, order, to, { ...set, ...leaseColumns(tx, lease) }));
+  return { orderId: order.order_id, lease };
+}
+
+/** Takes the lease of an order that nobody drives; whoever holds it answers the command otherwise. The caller has locked the order. */
+async function takeLease(tx: OrderTransaction, order: OrderRecord): Promise<Started | undefined> {
+  if (order.lease_owner !== null && (order.lease_expire_time ?? 0) > tx.now) {
+    return undefined;
+  }
+  const lease = { owner: newId() };
+  await tx.sql.updateTable("orders").set(leaseColumns(tx, lease)).where("order_id", "=", order.order_id).execute();
+  return { orderId: order.order_id, lease };
+}

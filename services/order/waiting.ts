@@ -1,0 +1,95 @@
+import type { ConnectError } from "@connectrpc/connect";
+import {
+  CancelOrderResponseSchema,
+  ConfirmOrderResponseSchema,
+  ContinueOrderResponseSchema,
+  PlaceOrderResponseSchema,
+} from "#gen/marketplace/order/v1/order_pb.ts";
+import { failure } from "#runtime/errors.ts";
+import type { Command, OrderTransaction, Viewer } from "./entities.ts";
+import { ORDER_STATE_CONFLICT } from "./errors.ts";
+import { type OrderRecord, orderMessage } from "./orders.ts";
+import type { State } from "./states.ts";
+
+/** The states that are the outcome of each command: what its caller waits for. */
+const outcomes: Readonly<Record<Command, readonly State[]>> = {
+  place: ["AWAITING_CONFIRMATION", "PAID"],
+  continue: ["AWAITING_CONFIRMATION", "PAID"],
+  cancel: ["CANCELLED"],
+  confirm: ["COMPLETED"],
+};
+
+/** Notes that the caller of a claimed command waits for the order's saga. */
+export async function addWaiting(
+  tx: OrderTransaction,
+  wait: { requestKey: string; orderId: string; command: Command; viewer: Viewer },
+): Promise<void> {
+  await tx.sql
+    .insertInto("order_command")
+    .values({ request_key: wait.requestKey, order_id: wait.orderId, command: wait.command, viewer: wait.viewer })
+    .execute();
+}
+
+/**
+ * Answers those who wait for the state that the order has come to. When it is being cancelled, who wanted to buy gets `error`, and where there is none
+ * ORDER_STATE_CONFLICT: somebody else, or the time, was faster.
+ */
+export async function settleWaiting(tx: OrderTransaction, order: OrderRecord, error?: ConnectError): Promise<void> {
+  await answer(
+    tx,
+    order,
+    (Object.keys(outcomes) as Command[]).filter((command) => outcomes[command].includes(order.state)),
+  );
+  if (order.state === "CANCELLING" || order.state === "CANCELLED") {
+    await answer(tx, order, ["place", "continue"], error ?? stateConflict(order));
+  }
+}
+
+/** Answers those who do not wait any longer for a saga that goes on in the background: they get the order as it is. */
+export async function releaseWaiting(tx: OrderTransaction, order: OrderRecord, commands: readonly Command[]): Promise<void> {
+  await answer(tx, order, commands);
+}
+
+/** The refusal of a command that the order's state does not allow. */
+export function stateConflict(order: OrderRecord): ConnectError {
+  const { order_id, state, cancel_reason } = order;
+  return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
+}
+
+async function answer(tx: OrderTransaction, order: OrderRecord, commands: readonly Command[], error?: ConnectError): Promise<void> {
+  if (commands.length === 0) {
+    return;
+  }
+  const named = tx.sql
+    .selectFrom("order_command")
+    // An answer that nobody can ask for any more (after 30 days) must not keep the order from going on.
+    .leftJoin("replay", (join) =>
+      join.onRef("replay.request_key", "=", "order_command.request_key").on("replay.state", "=", "pending"),
+    )
+    .select(["order_command.request_key", "command", "viewer", "replay.request_key as claimed"])
+    .where("order_id", "=", order.order_id)
+    .where("command", "in", commands);
+  const waiting = await named.execute();
+  for (const { request_key, command, viewer, claimed } of waiting) {
+    if (claimed === null) {
+      continue;
+    }
+    if (error === undefined) {
+      tx.answer(request_key, responseOf[command], { order: orderMessage(order, viewer) });
+    } else {
+      tx.answerError(request_key, error);
+    }
+  }
+  if (waiting.length > 0) {
+    const keys = waiting.map((row) => row.request_key);
+    await tx.sql.deleteFrom("order_command").where("request_key", "in", keys).execute();
+  }
+}
+
+/** The answers of the four differ in name only: each holds the order. */
+const responseOf = {
+  place: PlaceOrderResponseSchema,
+  continue: ContinueOrderResponseSchema,
+  cancel: CancelOrderResponseSchema,
+  confirm: ConfirmOrderResponseSchema,
+} as unknown as Readonly<Record<Command, typeof PlaceOrderResponseSchema>>;
