@@ -5,6 +5,7 @@ import { holdLeases, type Leases } from "#runtime/database/leases.ts";
 import { PARTITIONS } from "#runtime/database/transaction.ts";
 import { newId } from "#runtime/ids.ts";
 import { type Loop, startLoop } from "#runtime/jobs/loop.ts";
+import type { Log } from "#runtime/log.ts";
 import type { Bus } from "./bus.ts";
 
 const BATCH_SIZE = 500;
@@ -15,6 +16,8 @@ const LEASE_MS = 15_000;
 export interface RelayOptions {
   readonly database: Database;
   readonly bus: Bus;
+  /** The database's log unless given. */
+  readonly log?: Log;
   /** Events published at once; 500 unless given. */
   readonly batchSize?: number;
   /** How often the outbox is looked at when nothing in this process wakes the relay; 1 s unless given. */
@@ -40,7 +43,7 @@ export function startRelay(options: RelayOptions): Relay {
   const leases = holdLeases(database, { owner, leaseMs: LEASE_MS, names: partitions.map(leaseName) });
   const loop = startLoop({
     name: `relay of ${database.service}`,
-    log: database.log,
+    log: options.log ?? database.log,
     pollMs: options.pollMs ?? POLL_MS,
     turn: () => publishBatch(options, leases, partitions),
   });
