@@ -1,0 +1,201 @@
+import { create, type MessageShape } from "@bufbuild/protobuf";
+import { StringValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { ManualClock } from "#runtime/clock.ts";
+import { fail, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import { entities, type OrderDatabase, type OrderTransaction } from "../../services/order/entities.ts";
+import { changeState, insertOrder, readOrder } from "../../services/order/orders.ts";
+import { migrations } from "../../services/order/migrations/index.ts";
+import { type Course, createSagas, type Lease, type Saga, type Sagas, type Step, type StepCall } from "../../services/order/saga.ts";
+import { memoryDatabase, quietLog } from "../support/database.ts";
+
+/** The neighbour's refusal in these tests, and what the buyer gets for it. */
+export const REFUSED = reason("REFUSED", Code.FailedPrecondition, "No.");
+
+/** What happens to a call of the outside world. */
+export type Fault = "lost request" | "lost answer" | "refusal";
+
+/** A world outside with as many things as there are steps: each is done or taken back, by request_id, in whatever order the calls arrive. */
+export class World {
+  readonly things = new Map<string, "done" | "taken back">();
+  /** Every call that arrived: its request_id. */
+  readonly calls: string[] = [];
+  /** What happens to the next call of a name; "always" until it is taken away. */
+  readonly faults = new Map<string, { fault: Fault; always?: true }>();
+  /** Runs before a call of a name has an effect. */
+  readonly before = new Map<string, () => Promise<unknown>>();
+
+  async do(call: StepCall, name: string): Promise<MessageShape<typeof StringValueSchema>> {
+    await this.#arrive(call, name, () => {
+      if (this.things.get(name) === "taken back") {
+        fail(REFUSED);
+      }
+      this.things.set(name, "done");
+    });
+    return create(StringValueSchema, { value: `answer of ${name}` });
+  }
+
+  async undo(call: StepCall, name: string): Promise<void> {
+    await this.#arrive(call, `undo ${name}`, () => this.things.set(name, "taken back"));
+  }
+
+  async #arrive(call: StepCall, name: string, effect: () => unknown): Promise<void> {
+    await this.before.get(name)?.();
+    const found = this.faults.get(name);
+    if (found !== undefined && found.always === undefined) {
+      this.faults.delete(name);
+    }
+    if (found?.fault === "lost request") {
+      fail(UNAVAILABLE);
+    }
+    this.calls.push(call.requestId);
+    if (found?.fault === "refusal") {
+      fail(REFUSED);
+    }
+    effect();
+    if (found?.fault === "lost answer") {
+      throw new ConnectError("the answer is lost", Code.DeadlineExceeded);
+    }
+  }
+}
+
+/** The steps of the saga in these tests. */
+export const stepNames = ["one", "two", "three"] as const;
+
+/** One order, and a saga of three steps on it. */
+export interface Workshop {
+  readonly database: OrderDatabase;
+  readonly clock: ManualClock;
+  readonly world: World;
+  readonly orderId: string;
+  /** The lease under which the order was written. */
+  readonly lease: Lease;
+  /** A process of its own, whose database dies at a moment: at its nth write, before or after it took effect. */
+  process(dies?: { atWrite: number; when: "before" | "after" }): Sagas;
+  /** Time goes by until every lease has run out; then drives as the job does, until the saga rests. Answers how many tries that took. */
+  recover(): Promise<number>;
+  state(): Promise<string | undefined>;
+  steps(): Promise<Record<string, string>>;
+  /** What the course heard: "delayed", "refused <reason>". */
+  readonly heard: string[];
+}
+
+/** Opens one. `over` changes single steps. */
+export async function openWorkshop(over: { run?: (saga: Saga, world: World) => Promise<void> } = {}): Promise<Workshop> {
+  const { database, clock } = await memoryDatabase(entities, migrations, { service: "order" });
+  const world = new World();
+  const lease = { owner: newId() };
+  const orderId = newId();
+  const heard: string[] = [];
+  await database.transaction((tx) => insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })));
+  const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
+    const order = await readOrder(db.sql, orderId);
+    if (order === undefined || order.state === "PAID" || order.state === "CANCELLED") {
+      return undefined;
+    }
+    const move = async (tx: OrderTransaction, to: "PAID" | "CANCELLING" | "CANCELLED") => {
+      const now = await readOrder(tx.sql, orderId);
+      return now && changeState(tx, now, to);
+    };
+    return {
+      direction: order.state === "CANCELLING" ? "back" : "forward",
+      run: async (saga) => {
+        await (over.run ?? threeSteps)(saga, world);
+        await saga.settle((tx) => move(tx, "PAID"));
+      },
+      refused: async (tx, error, pending) => {
+        heard.push(`refused ${reasonOf(error)}`);
+        await move(tx, pending ? "CANCELLING" : "CANCELLED");
+      },
+      undone: (tx) => move(tx, "CANCELLED"),
+      delayed: async () => heard.push("delayed"),
+      describe: () => "in a test",
+    };
+  };
+  const process = (dies?: { atWrite: number; when: "before" | "after" }) => {
+    const db = dies === undefined ? database : mortal(database, dies);
+    return createSagas({ database: db, log: quietLog, course: course(db) });
+  };
+  return {
+    database,
+    clock,
+    world,
+    orderId,
+    lease,
+    heard,
+    process,
+    async recover() {
+      for (let tries = 1; tries <= 20; tries++) {
+        clock.advance(31_000);
+        const rested = await process().drive(orderId).catch(() => undefined);
+        if (rested === true) {
+          return tries;
+        }
+      }
+      throw new Error("the saga does not come to rest.");
+    },
+    state: async () => (await readOrder(database.sql, orderId))?.state,
+    async steps() {
+      const rows = await database.sql.selectFrom("saga_step").select(["step", "state"]).execute();
+      return Object.fromEntries(rows.map((row) => [row.step, row.state]));
+    },
+  };
+}
+
+async function threeSteps(saga: Saga, world: World): Promise<void> {
+  for (const name of stepNames) {
+    await saga.step(name, stepOf(world, name));
+  }
+}
+
+/** A step on the world, with its undo. */
+export function stepOf(world: World, name: string): Step<typeof StringValueSchema> {
+  return {
+    result: StringValueSchema,
+    refusals: { REFUSED },
+    run: (call) => world.do(call, name),
+    undo: (call) => world.undo(call, name),
+  };
+}
+
+/** A database of a process that dies: from a write on, nothing is written or read any more. */
+function mortal(database: OrderDatabase, dies: { atWrite: number; when: "before" | "after" }): OrderDatabase {
+  let writes = 0;
+  const dead = () => Promise.reject(new Error("the process is dead."));
+  return {
+    ...database,
+    service: database.service,
+    clock: database.clock,
+    log: database.log,
+    get sql() {
+      return database.sql;
+    },
+    async transaction(work, options) {
+      writes++;
+      if (writes > dies.atWrite || (writes === dies.atWrite && dies.when === "before")) {
+        return dead();
+      }
+      const result = await database.transaction(work, options);
+      return writes === dies.atWrite ? dead() : result;
+    },
+  };
+}
+
+/** An order of one line that nothing is special about. */
+export function newOrder(orderId: string, lease: { lease_owner: string | null; lease_expire_time: number | null }) {
+  return {
+    orderId,
+    buyerId: newId(),
+    quote: {
+      sellerId: newId(),
+      currencyCode: "USD",
+      totalMinor: 1250n,
+      handlingDays: 3,
+      lines: [{ listingId: newId(), title: "Seven iron", units: 1, unitPriceMinor: 1250n, listingTime: 1 }],
+    },
+    shipTo: { recipient: "Ben", lines: ["1 Long Road"], city: "Springfield", countryCode: "US" },
+    paymentMethodToken: "tok_approved",
+    lease,
+  };
+}
