@@ -74,15 +74,15 @@ function joinedPairs(terms: readonly Term[]): string[] {
   return terms.length === 2 && first !== undefined && second !== undefined ? [phrase(first + second)] : [];
 }
 
+/** The word of a way that is a single one, in a script that has spaces. */
 function plainWord(way: string): string | undefined {
-  return /^"[\p{L}\p{N}]+"$/u.test(way) ? way.slice(1, -1) : undefined;
+  const [piece, ...others] = piecesOf(way);
+  return piece !== undefined && others.length === 0 && !piece.cjk ? piece.text : undefined;
 }
 
 function prefixOf(term: Term): string[] {
   const word = plainWord(term.ways.at(-1) as string);
-  return word !== undefined && [...word].length >= PREFIX_MIN && !piecesOf(word).some((piece) => piece.cjk)
-    ? [`${phrase(word)}*`]
-    : [];
+  return word !== undefined && [...word].length >= PREFIX_MIN ? [`${phrase(word)}*`] : [];
 }
 
 function phrase(words: string): string {

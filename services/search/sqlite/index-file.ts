@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
 
 /** Raised whenever tables, text rules or tokeniser change: files of another format are built anew. */
 const FORMAT = 1;
@@ -128,6 +128,16 @@ export function completeIndex(db: DatabaseSync): void {
   db.exec("pragma wal_checkpoint(truncate)");
 }
 
+/**
+ * Prepares a statement that writes. FTS5 leaves row ids of its own as the connection's last one, some above 2^53, and reporting them as a number would
+ * throw after the write.
+ */
+export function prepareWrite(db: DatabaseSync, sql: string): StatementSync {
+  const statement = db.prepare(sql);
+  statement.setReadBigInts(true);
+  return statement;
+}
+
 /** A fact about the whole index; undefined when it was never written. */
 export function readMeta(db: DatabaseSync, key: string): string | undefined {
   return db.prepare("select value from meta where key = ?").get(key)?.value as string | undefined;
@@ -135,5 +145,8 @@ export function readMeta(db: DatabaseSync, key: string): string | undefined {
 
 /** Writes a fact about the whole index. */
 export function writeMeta(db: DatabaseSync, key: string, value: string): void {
-  db.prepare("insert into meta (key, value) values (?, ?) on conflict (key) do update set value = excluded.value").run(key, value);
+  prepareWrite(db, "insert into meta (key, value) values (?, ?) on conflict (key) do update set value = excluded.value").run(
+    key,
+    value,
+  );
 }

@@ -3,7 +3,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { headingOf } from "../heading.ts";
 import type { Change, ListingDocument } from "../index.ts";
 import { fold, spellings, withBigrams } from "../text.ts";
-import { readMeta, writeMeta } from "./index-file.ts";
+import { prepareWrite, readMeta, writeMeta } from "./index-file.ts";
 
 interface Known {
   readonly id: number;
@@ -31,22 +31,26 @@ export class Updates {
     const columns = "seller_id, title, brand, category_id, condition, currency_code, price_minor, photo_url, publish_time";
     this.#db = db;
     this.#find = db.prepare("select id, sequence, live, text_hash from listing where listing_id = ?");
-    this.#insert = db.prepare(
+    this.#insert = prepareWrite(
+      db,
       `insert into listing (listing_id, sequence, change, live, text_hash, ${columns}) values (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
-    this.#update = db.prepare(
+    this.#update = prepareWrite(
+      db,
       `update listing set sequence = ?, change = ?, live = 1, text_hash = ?, (${columns}) = (?, ?, ?, ?, ?, ?, ?, ?, ?) where id = ?`,
     );
-    this.#bury = db.prepare(
+    this.#bury = prepareWrite(
+      db,
       `insert into listing (listing_id, sequence, change, live) values (?, ?, ?, 0)
        on conflict (listing_id) do update set sequence = excluded.sequence, change = excluded.change, live = 0, text_hash = null, title = '', brand = '', photo_url = ''`,
     );
-    this.#insertWords = db.prepare(
+    this.#insertWords = prepareWrite(
+      db,
       "insert into words (rowid, title, brand, description, spellings, heading) values (?, ?, ?, ?, ?, ?)",
     );
-    this.#deleteWords = db.prepare("delete from words where rowid = ?");
-    this.#insertTitle = db.prepare("insert into titles (rowid, title, brand) values (?, ?, ?)");
-    this.#deleteTitle = db.prepare("delete from titles where rowid = ?");
+    this.#deleteWords = prepareWrite(db, "delete from words where rowid = ?");
+    this.#insertTitle = prepareWrite(db, "insert into titles (rowid, title, brand) values (?, ?, ?)");
+    this.#deleteTitle = prepareWrite(db, "delete from titles where rowid = ?");
     this.#change = (db.prepare("select max(change) as change from listing").get()?.change as number | null) ?? 0;
     this.lastEventTime = Number(readMeta(db, "last_event_time") ?? 0);
   }
