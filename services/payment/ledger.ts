@@ -256,12 +256,12 @@ async function changeAccount(
     }))
     .where("ledger_account_id", "=", ledgerAccountId)
     .where("currency_code", "=", change.currencyCode)
-    .where((eb) =>
-      eb.or([
-        eb("kind", "not in", COVERED_KINDS),
-        eb(eb("credits_posted_minor", "-", eb("debits_posted_minor", "+", eb.ref("debits_pending_minor"))), ">=", needed),
-      ]),
-    )
+    .where((eb) => {
+      // Kysely writes no parentheses: from left to right.
+      const posted = eb("credits_posted_minor", "-", eb.ref("debits_posted_minor"));
+      const available = eb(posted, "-", eb.ref("debits_pending_minor"));
+      return eb.or([eb("kind", "not in", COVERED_KINDS), eb(available, ">=", needed)]);
+    })
     .executeTakeFirst();
   if (result.numUpdatedRows !== 1n) {
     throw new NotCovered(ledgerAccountId);
