@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Code } from "@connectrpc/connect";
 import { type CreateResult, ListingState } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { type DraftFields, draft, type Marketplace, openMarketplace, refused } from "./marketplace.ts";
+import { refused } from "../support/refused.ts";
+import { type DraftFields, draft, type Marketplace, openMarketplace } from "./marketplace.ts";
 
 const seller = newId();
 
@@ -88,7 +89,9 @@ for (const carrier of ["memory", "server"] as const) {
 
     it("knows two with the same external_id apart: equal ones are one listing, others conflict", async () => {
       const externalId = newId();
+      const told = market.inventory.units.size;
       const results = await batch([{ externalId }, { externalId }, { externalId, units: 4 }]);
+      assert.equal(market.inventory.units.size, told + 1);
       assert.deepEqual(
         results.map(({ alreadyExisted, reason }) => [alreadyExisted, reason]),
         [

@@ -3,7 +3,8 @@ import { Code, type ConnectError } from "@connectrpc/connect";
 import { Condition, type Listing, ListingState } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { metadataOf, reasonOf, violationsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import { type DraftFields, draft, type Marketplace, openMarketplace, refused } from "./marketplace.ts";
+import { refused } from "../support/refused.ts";
+import { type DraftFields, draft, type Marketplace, openMarketplace } from "./marketplace.ts";
 
 const seller = newId();
 const stranger = newId();

@@ -1,7 +1,6 @@
-import assert from "node:assert/strict";
 import { create, type DescMessage, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Client, Code, ConnectError, createClient, type Interceptor, type ServiceImpl } from "@connectrpc/connect";
+import { type Client, Code, createClient, type Interceptor, type ServiceImpl } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { CatalogService, Condition, type ListingDraft, type ListingDraftSchema } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import * as catalogEvents from "#gen/marketplace/catalog/v1/events_pb.ts";
@@ -11,7 +10,7 @@ import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts"
 import { SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
 import { createDirectory, type Directory } from "#runtime/clients.ts";
 import type { ManualClock } from "#runtime/clock.ts";
-import { fail, REQUEST_ID_REUSED, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
+import { fail, REQUEST_ID_REUSED, reason, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { pageTokens } from "#runtime/pages.ts";
 import { startServer } from "#runtime/server.ts";
@@ -227,18 +226,4 @@ export function draft(over: DraftFields = {}): MessageInitShape<typeof ListingDr
     price: { currencyCode: "USD", amountMinor: 1250n },
     ...over,
   };
-}
-
-/** Expects a call to fail with a reason, and a code where one is given; gives the error. */
-export async function refused(call: Promise<unknown>, reason: string, code?: Code): Promise<ConnectError> {
-  const error = await call.then(
-    () => assert.fail(`expected ${reason}`),
-    (thrown: unknown) => thrown,
-  );
-  assert.equal(reasonOf(error), reason);
-  assert.ok(error instanceof ConnectError);
-  if (code !== undefined) {
-    assert.equal(error.code, code);
-  }
-  return error;
 }

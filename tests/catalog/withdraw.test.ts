@@ -4,7 +4,8 @@ import { type Listing, ListingState } from "#gen/marketplace/catalog/v1/catalog_
 import { reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { type Jobs, startJobs } from "#runtime/jobs/jobs.ts";
-import { draft, type Marketplace, openMarketplace, refused } from "./marketplace.ts";
+import { refused } from "../support/refused.ts";
+import { draft, type Marketplace, openMarketplace } from "./marketplace.ts";
 
 const seller = newId();
 const stranger = newId();
