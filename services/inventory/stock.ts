@@ -121,7 +121,7 @@ async function setExisting(tx: InventoryTransaction, read: StockRow, line: Line,
   let row = read;
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
     requireSettable(row, line, setting);
-    if (row.available_units === line.units && row.reserved_units === 0) {
+    if (row.available_units === line.units) {
       return row;
     }
     const next = { ...row, available_units: line.units, offered_units: line.units + row.reserved_units + row.sold_units };
@@ -131,9 +131,7 @@ async function setExisting(tx: InventoryTransaction, read: StockRow, line: Line,
       .where((eb) => isAsRead(eb, row))
       .executeTakeFirst();
     if (result.numUpdatedRows === 1n) {
-      if (next.available_units !== row.available_units) {
-        tell(tx, next, "");
-      }
+      tell(tx, next, "");
       return next;
     }
     row = (await loadStock(tx.sql, [line.listingId]))[0] ?? fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });

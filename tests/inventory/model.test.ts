@@ -1,0 +1,320 @@
+import assert from "node:assert/strict";
+import { setImmediate as tick } from "node:timers/promises";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Client } from "@connectrpc/connect";
+import fc from "fast-check";
+import { InventoryService, ReservationState } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { reasonOf } from "#runtime/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import { inMemory } from "../support/server.ts";
+import { audit, type Fate, type Told } from "./audit.ts";
+import { openStorehouse, type Storehouse } from "./storehouse.ts";
+
+type End = "COMMITTED" | "RELEASED" | "EXPIRED";
+
+/** Two listings, five reservations; reservation 4 wants both listings, and 3 lives a shorter time. */
+const wants: readonly (readonly [listing: number, units: number][])[] = [
+  [[0, 1]],
+  [[0, 2]],
+  [[1, 1]],
+  [[0, 1]],
+  [
+    [1, 1],
+    [0, 1],
+  ],
+];
+const SHORT = 3;
+const SHORT_MS = 10_000;
+
+/** What the properties drive: the service, or a naive one. Each answers undefined where it refuses. */
+interface Keeper {
+  setUnits(listing: number, units: number): Promise<void>;
+  reserve(reservation: number): Promise<true | undefined>;
+  end(reservation: number, how: "commit" | "release"): Promise<End | undefined>;
+  /** Lets the short reservation's time run out. */
+  expire(): Promise<void>;
+  facts(): Promise<{ told: Map<string, Told[]>; states: (Fate["state"] | undefined)[]; check: string[] }>;
+}
+
+type Command =
+  | { readonly kind: "set"; readonly listing: number; readonly units: number }
+  | { readonly kind: "reserve" | "commit" | "release"; readonly reservation: number }
+  | { readonly kind: "expire" };
+
+const reservation = fc.nat(wants.length - 1);
+const command: fc.Arbitrary<Command> = fc.oneof(
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("set" as const), listing: fc.nat(1), units: fc.nat(3) }) },
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant("reserve" as const), reservation }) },
+  { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom("commit" as const, "release" as const), reservation }) },
+  { weight: 1, arbitrary: fc.constant({ kind: "expire" as const }) },
+);
+
+/** The simplest right inventory: what one caller at a time must see. */
+class Model {
+  readonly units = [0, 0].map(() => ({ available: 0, reserved: 0, sold: 0 }));
+  readonly states: (Fate["state"] | undefined)[] = wants.map(() => undefined);
+  readonly tombstones = new Set<number>();
+  expired = false;
+
+  apply(command: Command): true | End | undefined {
+    switch (command.kind) {
+      case "set":
+        this.#unitsOf(command.listing).available = command.units;
+        return true;
+      case "reserve":
+        return this.#reserve(command.reservation);
+      case "expire":
+        this.expired = true;
+        if (this.states[SHORT] === "PENDING") this.#end(SHORT, "EXPIRED");
+        return true;
+      default:
+        return this.#endBy(command.reservation, command.kind === "commit" ? "COMMITTED" : "RELEASED");
+    }
+  }
+
+  #unitsOf(listing: number) {
+    return this.units[listing] as { available: number; reserved: number; sold: number };
+  }
+
+  #reserve(index: number): true | undefined {
+    if (this.states[index] !== undefined) {
+      return this.tombstones.has(index) ? undefined : true;
+    }
+    const lines = wants[index] ?? [];
+    if ((index === SHORT && this.expired) || lines.some(([listing, units]) => this.#unitsOf(listing).available < units)) {
+      return undefined;
+    }
+    for (const [listing, units] of lines) {
+      this.#unitsOf(listing).available -= units;
+      this.#unitsOf(listing).reserved += units;
+    }
+    this.states[index] = "PENDING";
+    return true;
+  }
+
+  #endBy(index: number, end: "COMMITTED" | "RELEASED"): End | undefined {
+    const state = this.states[index];
+    if (state === undefined && end === "RELEASED") {
+      this.states[index] = end;
+      this.tombstones.add(index);
+      return end;
+    }
+    if (state === "PENDING") {
+      this.#end(index, end);
+      return end;
+    }
+    const repeated = state === end || (end === "RELEASED" && state === "EXPIRED");
+    return repeated ? state : undefined;
+  }
+
+  #end(index: number, end: End): void {
+    for (const [listing, units] of wants[index] ?? []) {
+      this.#unitsOf(listing).reserved -= units;
+      this.#unitsOf(listing)[end === "COMMITTED" ? "sold" : "available"] += units;
+    }
+    this.states[index] = end;
+  }
+}
+
+/** The real service with listings and reservations of its own, so that one database serves all runs. */
+function realKeeper(house: Storehouse, order: Client<typeof InventoryService>, catalog: Client<typeof InventoryService>): Keeper {
+  const listingIds = [newId(), newId()];
+  const ids = wants.map(() => newId());
+  const sellerId = newId();
+  const shortTime = house.clock.now() + SHORT_MS;
+  const refusal = (error: unknown) => {
+    if (/^(OUT_OF_STOCK|LISTING_NOT_FOUND|EXPIRE_TIME_INVALID|RESERVATION_\w+)$/.test(reasonOf(error) ?? "")) return undefined;
+    throw error;
+  };
+  const names = Object.entries(ReservationState);
+  const stateName = (state: number | undefined) => names.find(([, value]) => value === state)?.[0] as Fate["state"];
+  return {
+    async setUnits(listing, units) {
+      await catalog.setUnits({ requestId: newId(), listingId: listingIds[listing] as string, sellerId, units });
+    },
+    reserve(index) {
+      const lines = (wants[index] ?? []).map(([listing, units]) => ({ listingId: listingIds[listing] as string, units }));
+      const expireTime = timestampFromMs(index === SHORT ? shortTime : house.clock.now() + 3_600_000);
+      const request = { requestId: newId(), reservationId: ids[index] as string, lines, expireTime };
+      return order.reserve(request).then(() => true as const, refusal);
+    },
+    end(index, how) {
+      const request = { requestId: newId(), reservationId: ids[index] as string };
+      const answer = how === "commit" ? order.commitReservation(request) : order.releaseReservation(request);
+      return answer.then(({ reservation: ended }) => stateName(ended?.state) as End, refusal);
+    },
+    async expire() {
+      house.clock.set(Math.max(house.clock.now(), shortTime));
+      await house.expire.run({ key: ids[SHORT] as string, attempt: 1, signal: new AbortController().signal });
+    },
+    async facts() {
+      const all = await house.told();
+      const told = new Map(
+        listingIds.map((id, listing) => [
+          String(listing),
+          (all.get(id) ?? []).map(({ stock, reservationId }) => ({
+            available: stock?.availableUnits ?? -1,
+            reserved: stock?.reservedUnits ?? -1,
+            sold: stock?.soldUnits ?? -1,
+            reservationId: reservationId === "" ? "" : String(ids.indexOf(reservationId)),
+          })),
+        ]),
+      );
+      const states = await Promise.all(
+        ids.map((reservationId) =>
+          order.getReservation({ reservationId }).then(({ reservation: found }) => stateName(found?.state), refusal),
+        ),
+      );
+      return { told, states, check: await findings(house) };
+    },
+  };
+}
+
+async function findings(house: Storehouse): Promise<string[]> {
+  const ops = (await inMemory([house.module])).client(InventoryService, { service: "ops" });
+  return (await ops.checkStock({})).findings;
+}
+
+/** What is written first and is wrong: it reads, decides, and writes what it decided. */
+function naiveKeeper(): Keeper {
+  const rows = [0, 1].map(() => ({ available: 0, reserved: 0, sold: 0 }));
+  const states: (Fate["state"] | undefined)[] = wants.map(() => undefined);
+  const told = new Map<string, Told[]>([
+    ["0", []],
+    ["1", []],
+  ]);
+  const write = async (listing: number, reservationId: string, change: (row: (typeof rows)[number]) => void) => {
+    const row = { ...(rows[listing] as (typeof rows)[number]) };
+    change(row);
+    await tick();
+    rows[listing] = row;
+    told.get(String(listing))?.push({ ...row, reservationId });
+  };
+  const end = async (index: number, state: End) => {
+    for (const [listing, units] of wants[index] ?? []) {
+      await write(listing, String(index), (row) => {
+        row.reserved -= units;
+        row[state === "COMMITTED" ? "sold" : "available"] += units;
+      });
+    }
+    states[index] = state;
+    return state;
+  };
+  return {
+    setUnits: (listing, units) =>
+      write(listing, "", (row) => {
+        row.available = units;
+      }),
+    async reserve(index) {
+      const lines = wants[index] ?? [];
+      if (states[index] !== undefined) return undefined;
+      if (lines.some(([listing, units]) => (rows[listing]?.available ?? 0) < units)) return undefined;
+      for (const [listing, units] of lines) {
+        await write(listing, String(index), (row) => {
+          row.available -= units;
+          row.reserved += units;
+        });
+      }
+      states[index] = "PENDING";
+      return true;
+    },
+    end: async (index, how) =>
+      states[index] === "PENDING" ? await end(index, how === "commit" ? "COMMITTED" : "RELEASED") : undefined,
+    async expire() {
+      if (states[SHORT] === "PENDING") await end(SHORT, "EXPIRED");
+    },
+    facts: async () => ({ told, states, check: [] }),
+  };
+}
+
+async function perform(keeper: Keeper, command: Command): Promise<true | End | undefined> {
+  switch (command.kind) {
+    case "set":
+      await keeper.setUnits(command.listing, command.units);
+      return true;
+    case "reserve":
+      return keeper.reserve(command.reservation);
+    case "expire":
+      await keeper.expire();
+      return true;
+    default:
+      return keeper.end(command.reservation, command.kind);
+  }
+}
+
+/** Runs rounds of commands that start together, and audits what came of them. */
+async function concurrently(keeper: Keeper, rounds: readonly (readonly Command[])[]): Promise<void> {
+  const answered = wants.map(() => [] as string[]);
+  const tombstones = new Set<number>();
+  for (const round of rounds) {
+    await Promise.all(
+      round.map(async (one) => {
+        const outcome = await perform(keeper, one);
+        if ("reservation" in one && one.kind !== "reserve" && outcome !== undefined) {
+          answered[one.reservation]?.push(String(outcome));
+        }
+      }),
+    );
+  }
+  const { told, states, check } = await keeper.facts();
+  const fates = new Map<string, Fate>();
+  for (const [index, state] of states.entries()) {
+    const moved = [...told.values()].flat().some((change) => change.reservationId === String(index));
+    if (state === "RELEASED" && !moved) tombstones.add(index);
+    if (state !== undefined && !tombstones.has(index)) {
+      const units = new Map((wants[index] ?? []).map(([listing, count]) => [String(listing), count]));
+      fates.set(String(index), { state, units, answered: answered[index] ?? [] });
+    }
+  }
+  audit(told, fates);
+  assert.deepEqual(check, []);
+}
+
+describe("inventory against a model", () => {
+  let house: Storehouse;
+  let open: () => Keeper;
+  before(async () => {
+    house = await openStorehouse();
+    const subject = await inMemory([house.module]);
+    const [order, catalog] = ["order", "catalog"].map((service) => subject.client(InventoryService, { service }));
+    open = () => realKeeper(house, order as Client<typeof InventoryService>, catalog as Client<typeof InventoryService>);
+  });
+  after(() => house.close());
+
+  it("answers any sequence of commands as the model does, and keeps the same units", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(command, { maxLength: 25 }), async (commands) => {
+        const keeper = open();
+        const model = new Model();
+        for (const one of commands) {
+          assert.equal(await perform(keeper, one), model.apply(one), JSON.stringify(one));
+        }
+        const { told, states, check } = await keeper.facts();
+        assert.deepEqual(states, model.states);
+        for (const [listing, { available, reserved, sold }] of model.units.entries()) {
+          const last = told.get(String(listing))?.at(-1) ?? { available: 0, reserved: 0, sold: 0 };
+          assert.deepEqual([last.available, last.reserved, last.sold], [available, reserved, sold]);
+        }
+        assert.deepEqual(check, []);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  const rounds = fc.array(fc.array(command, { minLength: 1, maxLength: 10 }), { maxLength: 4 });
+
+  it("never oversells, loses a unit or ends a reservation twice, whatever happens at once", async () => {
+    await fc.assert(
+      fc.asyncProperty(rounds, (commands) => concurrently(open(), commands)),
+      { numRuns: 40 },
+    );
+  });
+
+  it("would be caught if it read first and wrote then", async () => {
+    const result = await fc.check(
+      fc.asyncProperty(rounds, (commands) => concurrently(naiveKeeper(), commands)),
+      { numRuns: 500 },
+    );
+    assert.ok(result.failed);
+  });
+});
