@@ -12,7 +12,7 @@ import {
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
 import { type Call, type Caller, callerName, callKey } from "#runtime/call.ts";
-import { CANCELLED, DEADLINE_EXCEEDED, failure, INTERNAL, MALFORMED_REQUEST, reasonOf } from "#runtime/errors.ts";
+import { CANCELLED, DEADLINE_EXCEEDED, failure, INTERNAL, MALFORMED_REQUEST, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
@@ -152,11 +152,15 @@ async function serveStream(
 ): Promise<StreamResponse> {
   const over = arrival.policy.maxStreamAgeMs === undefined ? undefined : STREAM_OVER;
   const bound = bind(arrival, request.signal, over, duties.shutdown);
+  let ended: { answer: ConnectError | undefined } | undefined;
   const finish = (error?: unknown): ConnectError | undefined => {
-    const answer = error === undefined ? undefined : presentable(error, duties.log, arrival.method);
-    logCall(duties.log, arrival, answer);
-    bound.end();
-    return answer;
+    if (ended === undefined) {
+      const why = bound.signal.aborted ? bound.signal.reason : error;
+      ended = { answer: why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties.log, arrival.method) };
+      logCall(duties.log, arrival, ended.answer);
+      bound.end();
+    }
+    return ended.answer;
   };
   try {
     takeCall(duties, arrival, request, bound.signal, undefined);
@@ -164,7 +168,7 @@ async function serveStream(
     const response = (await Promise.race([next({ ...request, signal: bound.signal, message }), bound.over])) as StreamResponse;
     return { ...response, message: boundedOutput(response.message, bound, finish) };
   } catch (error) {
-    throw finish(error);
+    throw finish(error) ?? failure(UNAVAILABLE);
   }
 }
 
@@ -187,29 +191,33 @@ async function* checkedInput(validation: Validation, method: DescMethod, input: 
   }
 }
 
-async function* boundedOutput(
+function boundedOutput(
   output: AsyncIterable<Message>,
   bound: Bound,
   finish: (error?: unknown) => ConnectError | undefined,
-): AsyncGenerator<Message> {
+): AsyncIterable<Message> {
   const iterator = output[Symbol.asyncIterator]();
-  let finished = false;
-  try {
-    for (;;) {
-      const item = await Promise.race([iterator.next(), bound.over]);
-      if (item.done === true) return;
-      yield item.value;
-    }
-  } catch (error) {
-    const why = bound.signal.aborted ? bound.signal.reason : error;
-    if (why === STREAM_OVER) return;
-    finished = true;
-    throw finish(why);
-  } finally {
-    if (!finished) finish();
+  const leave = () => {
+    finish();
     // A handler that waits for something else does not hold the stream open.
     iterator.return?.().catch(() => {});
-  }
+  };
+  // Nobody may ask for the next message any more: a reader that is gone just stops. The handler has to end all the same.
+  bound.over.catch(leave);
+  return (async function* () {
+    try {
+      for (;;) {
+        const item = await Promise.race([iterator.next(), bound.over]);
+        if (item.done === true) return;
+        yield item.value;
+      }
+    } catch (error) {
+      const answer = finish(error);
+      if (answer !== undefined) throw answer;
+    } finally {
+      leave();
+    }
+  })();
 }
 
 /** The time a call has: its signal aborts, and `over` rejects, when the deadline passes or the caller goes away. */

@@ -135,7 +135,8 @@ function sniff(socket: Socket, timeoutMs: number, decide: (isHttp2: boolean) => 
     socket.pause();
     socket.unshift(seen);
     decide(matches);
-    socket.resume();
+    // HTTP/2 takes what was put back by itself; resumed, the socket would throw it away.
+    if (!matches) socket.resume();
   };
   socket.on("data", onData);
 }
