@@ -10,6 +10,7 @@ import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "#gen/grpc/reflection/v1/reflection_pb.ts";
 import type { Verifiers } from "#runtime/access.ts";
 import { createDispatch } from "#runtime/dispatch.ts";
+import { createDoors } from "#runtime/doors.ts";
 import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST, OVERLOADED } from "#runtime/errors.ts";
 import { createHealth, type HealthState, healthRoutes } from "#runtime/health.ts";
 import { type Arrival, arrivalKey } from "#runtime/interceptors.ts";
@@ -22,7 +23,7 @@ import type { ServiceModule } from "#runtime/service.ts";
 
 /** What a server serves, and where. */
 export interface ServerOptions {
-  readonly modules: readonly Pick<ServiceModule, "name" | "routes">[];
+  readonly modules: readonly Pick<ServiceModule, "name" | "routes" | "doors">[];
   /** 0 takes any free port. */
   readonly port: number;
   readonly host: string;
@@ -77,13 +78,17 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   );
   const handlers = new Map(dispatch.handlers.map((handler) => [handler.requestPath, handler]));
   const corsFor = createCors(options.corsOrigins ?? []);
+  const openDoor = createDoors(
+    options.modules.flatMap((module) => module.doors ?? []),
+    options.log,
+  );
   let calls = 0;
   const handler = (request: AnyRequest, response: AnyResponse): void => {
     if (corsFor(request, response)) return;
     const path = pathOf(request);
     const rpc = handlers.get(path);
     if (rpc === undefined) {
-      plainPage(path, request, response, health);
+      if (!openDoor(request, response)) plainPage(path, request, response, health);
       return;
     }
     if (calls >= limits.maxCalls) {
