@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import type { KyselyPlugin } from "kysely";
 import { reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import type { InventoryTransaction } from "../../services/inventory/entities.ts";
 import { moveUnits, setUnits } from "../../services/inventory/stock.ts";
 import { openStorehouse, type Storehouse } from "./storehouse.ts";
 
@@ -38,7 +37,8 @@ describe("setting units while another writer comes between reading and writing",
     setting: { refuseIfReserved?: boolean; expectedUnits?: number },
   ) =>
     house.database.transaction((tx) => {
-      const stale: InventoryTransaction = Object.create(tx, { sql: { value: tx.sql.withPlugin(staleOnce(change)) } });
+      const sql = tx.sql.withPlugin(staleOnce(change));
+      const stale = new Proxy(tx, { get: (target, name) => (name === "sql" ? sql : bound(target, name)) });
       return setUnits(stale, [{ listingId, units: 9 }], { sellerId, mayCreate: false, ...setting });
     });
   const beforeTheReservation = (row: Record<string, number>) => {
@@ -62,3 +62,9 @@ describe("setting units while another writer comes between reading and writing",
     await assert.rejects(overtaken(beforeTheReservation, { expectedUnits: 5 }), (error) => reasonOf(error) === "UNITS_CHANGED");
   });
 });
+
+/** A property as its owner has it: methods with private fields need their own `this`. */
+function bound<T extends object>(target: T, name: string | symbol): unknown {
+  const value: unknown = Reflect.get(target, name);
+  return typeof value === "function" ? value.bind(target) : value;
+}
