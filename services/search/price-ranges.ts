@@ -12,7 +12,14 @@ export function priceRanges(currencyCode: string): readonly string[] {
   return starts.map((start, i) => `${start}-${(starts[i + 1] ?? PRICE_MAX + 1) - 1}`);
 }
 
-/** The index of the range a price falls in; -1 for a currency without ranges. */
-export function priceRangeOf(currencyCode: string, priceMinor: number): number {
-  return STARTS[currencyCode]?.findLastIndex((start) => priceMinor >= start) ?? -1;
+/** Finds the place of a price's range among `priceRanges`; 0 where there are none. */
+export function priceRangeOf(currencyCode: string): (priceMinor: number) => number {
+  const starts = STARTS[currencyCode] ?? [];
+  return (priceMinor) => {
+    let range = 0;
+    while (range + 1 < starts.length && priceMinor >= (starts[range + 1] as number)) {
+      range++;
+    }
+    return range;
+  };
 }

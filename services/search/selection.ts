@@ -125,6 +125,7 @@ class Counts {
   readonly #brands: Uint32Array;
   readonly #conditions = new Uint32Array(CONDITIONS);
   readonly #prices: Uint32Array;
+  readonly #rangeOf: (priceMinor: number) => number;
 
   constructor(columns: Columns, currencyCode: string) {
     this.#columns = columns;
@@ -132,6 +133,7 @@ class Counts {
     this.#categories = new Uint32Array(columns.categoryNames.size);
     this.#brands = new Uint32Array(columns.brandNames.size);
     this.#prices = new Uint32Array(priceRanges(currencyCode).length);
+    this.#rangeOf = priceRangeOf(currencyCode);
   }
 
   add(row: number, missed: number): void {
@@ -146,7 +148,7 @@ class Counts {
       increment(this.#conditions, columns.conditions[row] as number);
     }
     if (this.#prices.length > 0 && (missed & ~PRICE) === 0) {
-      increment(this.#prices, priceRangeOf(this.#currencyCode, columns.prices[row] as number));
+      increment(this.#prices, this.#rangeOf(columns.prices[row] as number));
     }
   }
 
@@ -212,7 +214,8 @@ export function firstInOrder(size: number, count: number, order: Order, admits: 
       .slice(0, count);
   }
   const best: number[] = [];
-  for (let place = 0; place < size; place++) {
+  // From the end, where the latest listings are: the best are met early then, and the rest is refused by one comparison each.
+  for (let place = size - 1; place >= 0; place--) {
     if (!admits(place) || (best.length === count && order(place, best[count - 1] as number) > 0)) {
       continue;
     }

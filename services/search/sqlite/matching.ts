@@ -17,6 +17,9 @@ const HEADING_FACTOR = 1.3;
 /** Higher than any score within a tier: every word, then every word in a wider sense, then some words. */
 const TIER = 10_000;
 
+/** A score costs a microsecond a row. Above so many listings with the very words, the order of those found in a wider sense, which come after, is by time. */
+const WIDENED_SCORED_BELOW = 500;
+
 /** Rows with the words of a query. */
 export interface TextMatches {
   readonly rows: number[];
@@ -42,14 +45,15 @@ export class Matching {
     const found = new Map<number, number>();
     this.#add(found, query.exact, scored, 2 * TIER);
     if (query.widened !== query.exact) {
-      this.#add(found, query.widened, scored, TIER);
+      this.#add(found, query.widened, scored && found.size < WIDENED_SCORED_BELOW, TIER);
     }
     const relaxed = query.relaxed !== undefined && found.size < (scored ? RELAX_BELOW : 1);
     if (relaxed) {
-      this.#add(found, query.relaxed, scored, 0);
+      this.#add(found, query.relaxed as string, scored, 0);
     }
     if (scored && found.size > 0) {
-      this.#addTitles(found, query);
+      this.#addTitles(found, relaxed ? (query.relaxed as string) : query.exact);
+      this.#raiseHeadings(found, query.exact);
     }
     return { rows: [...found.keys()], scores: [...found.values()], relaxed: relaxed && found.size > 0 };
   }
@@ -62,14 +66,17 @@ export class Matching {
     }
   }
 
-  #addTitles(found: Map<number, number>, query: TextQuery): void {
-    for (const [row, score] of this.#scoreTitles.all(query.relaxed ?? query.exact) as unknown as [number, number][]) {
+  #addTitles(found: Map<number, number>, expression: string): void {
+    for (const [row, score] of this.#scoreTitles.all(expression) as unknown as [number, number][]) {
       const before = found.get(row);
       if (before !== undefined) {
         found.set(row, before + TITLE_SHARE * score);
       }
     }
-    for (const [row] of this.#find.all(`{heading} : (${query.exact})`) as unknown as [number][]) {
+  }
+
+  #raiseHeadings(found: Map<number, number>, expression: string): void {
+    for (const [row] of this.#find.all(`{heading} : (${expression})`) as unknown as [number][]) {
       const before = found.get(row);
       if (before !== undefined) {
         const tier = Math.floor(before / TIER) * TIER;
