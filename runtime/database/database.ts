@@ -169,6 +169,14 @@ interface Place {
   remove(): void;
 }
 
+const leftovers = new Set<string>();
+
+function removeLeftovers(): void {
+  for (const folder of leftovers) {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 async function placeOf(url: string): Promise<Place> {
   if (!url.startsWith("sqlite:") || url.length === "sqlite:".length) {
     throw new Error(`the database URL "${url}" is not understood: sqlite:<path>, or sqlite::memory:.`);
@@ -177,13 +185,17 @@ async function placeOf(url: string): Promise<Place> {
   if (path === ":memory:") {
     // A real file: only then can the reader and the writer be two connections as they are in production.
     const folder = mkdtempSync(join(tmpdir(), "souk-"));
-    const remove = () => rmSync(folder, { recursive: true, force: true });
-    process.once("exit", remove);
+    // One listener for all of them: a test run opens hundreds.
+    if (leftovers.size === 0) {
+      process.removeListener("exit", removeLeftovers);
+      process.once("exit", removeLeftovers);
+    }
+    leftovers.add(folder);
     return {
       file: join(folder, "memory.db"),
       remove: () => {
-        process.removeListener("exit", remove);
-        remove();
+        leftovers.delete(folder);
+        rmSync(folder, { recursive: true, force: true });
       },
     };
   }

@@ -126,14 +126,13 @@ class Lease implements DatabaseConnection {
     if (this.#holds) {
       return this.#write<R>(query);
     }
-    if (isRead(query)) {
-      return this.#reader.execute<R>(query);
-    }
     const scope = currentScope();
     if (scope !== undefined) {
-      throw new Error(
-        `a write outside the open transaction of "${scope.database}" would wait for it for ever: use tx.em and tx.sql.`,
-      );
+      // A write would wait for the transaction for ever; a read would not see its changes, and take a second connection from a pool.
+      throw new Error(`a statement beside the open transaction of "${scope.database}": use the transaction's tx.em and tx.sql.`);
+    }
+    if (isRead(query)) {
+      return this.#reader.execute<R>(query);
     }
     const deadline = Date.now() + LOCK_WAIT_MS;
     await this.#gate.enter(deadline, undefined);

@@ -114,10 +114,17 @@ export class OpenTransaction implements Transaction {
   }
 
   append<D extends DescMessage>(event: NewEvent<D>): void {
+    checkLength("the aggregate's type", event.aggregateType, 32);
+    checkLength("the aggregate's id", event.aggregateId, 64);
     this.#events.push({ event: event as unknown as NewEvent, eventId: newId(), traceparent: this.#traceparent });
   }
 
   schedule(job: NewJob): void {
+    checkLength("the job's kind", job.kind, 64);
+    checkLength("the job's key", job.key, 191);
+    if (!Number.isSafeInteger(job.dueTime)) {
+      throw new Error(`the job's due time is ${job.dueTime}: a whole number of milliseconds.`);
+    }
     this.#jobs.set(`${job.kind}\n${job.key}`, job);
   }
 
@@ -281,6 +288,13 @@ export class OpenTransaction implements Transaction {
       event_time: this.now,
       publish_time: null,
     };
+  }
+}
+
+/** SQLite does not mind what a column's declared length is; MySQL does. */
+function checkLength(what: string, value: string, max: number): void {
+  if (value.length === 0 || value.length > max) {
+    throw new Error(`${what} has ${value.length} characters: 1 to ${max}.`);
   }
 }
 

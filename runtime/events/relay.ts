@@ -11,6 +11,7 @@ import type { Bus } from "./bus.ts";
 const BATCH_SIZE = 500;
 const POLL_MS = 1_000;
 const LEASE_MS = 15_000;
+const STOP_GRACE_MS = 10_000;
 
 /** What a relay is started with. */
 export interface RelayOptions {
@@ -28,8 +29,11 @@ export interface RelayOptions {
 export interface Relay {
   /** Publishes what is there now; resolves when nothing this process may publish is left. */
   drain(): Promise<void>;
-  /** Ends after the batch under way. */
-  stop(): Promise<void>;
+  /**
+   * Ends after the batch under way; gives that up after `graceMs` (10 s unless given), when a consumer cannot take it: it is published again
+   * by the next process.
+   */
+  stop(graceMs?: number): Promise<void>;
 }
 
 /**
@@ -54,13 +58,16 @@ export function startRelay(options: RelayOptions): Relay {
   });
   return {
     drain: () => loop.drain(),
-    stop: () => stop(unlisten, loop, leases),
+    stop: (graceMs = STOP_GRACE_MS) => stop(unlisten, loop, leases, graceMs),
   };
 }
 
-async function stop(unlisten: () => void, loop: Loop, leases: Leases): Promise<void> {
+async function stop(unlisten: () => void, loop: Loop, leases: Leases, graceMs: number): Promise<void> {
   unlisten();
-  await loop.stop();
+  const { promise: patience, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, graceMs);
+  await Promise.race([loop.stop(), patience]);
+  clearTimeout(timer);
   await leases.release();
 }
 

@@ -9,6 +9,7 @@ import { retentionJob } from "./retention.ts";
 const CONCURRENCY = 8;
 const POLL_MS = 1_000;
 const LEASE_MS = 30_000;
+const TIMEOUT_MS = 60_000;
 const MAX_ATTEMPTS = 10;
 const BACKOFF_MS = 1_000;
 const BACKOFF_MAX_MS = 5 * 60_000;
@@ -19,7 +20,7 @@ export interface JobRun {
   readonly key: string;
   /** 1 for the first try since it was scheduled. */
   readonly attempt: number;
-  /** Aborted when the lease is lost or the process goes down: stop, another run follows. */
+  /** Aborted when the run's time is over, the lease is lost or the process goes down: stop, another run follows. */
   readonly signal: AbortSignal;
 }
 
@@ -29,6 +30,8 @@ export interface JobHandler {
   readonly kind: string;
   /** Tries before the job becomes a dead letter; 10 unless given. */
   readonly maxAttempts?: number;
+  /** How long one run may take, in milliseconds, before its signal is aborted; 60 s unless given. */
+  readonly timeoutMs?: number;
   /** The pause after a failed attempt (1 for the first), in milliseconds; unless given from 1 s, doubling, to 5 minutes. */
   backoffMs?(attempt: number): number;
   /**
@@ -44,6 +47,8 @@ export interface RecurringJob {
   readonly kind: string;
   /** From the end of one run to the start of the next, in milliseconds. The first run is at once, the first time a process knows the job. */
   readonly intervalMs: number;
+  /** As of a job. */
+  readonly timeoutMs?: number;
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -194,7 +199,8 @@ class Runner {
         (error: unknown) => this.#database.log.warn({ job: job.kind, key: job.key, err: error }, "a lease was not renewed"),
       );
     }, this.#leaseMs / 3);
-    const signal = AbortSignal.any([lost.signal, this.#aborted.signal]);
+    const timeout = AbortSignal.timeout(handler.timeoutMs ?? TIMEOUT_MS);
+    const signal = AbortSignal.any([lost.signal, this.#aborted.signal, timeout]);
     const maxAttempts = handler.maxAttempts ?? MAX_ATTEMPTS;
     let failure: { error: unknown } | undefined;
     try {
@@ -218,9 +224,10 @@ class Runner {
 }
 
 /** A recurring job as one that plans its own next run. */
-function recurringHandler(database: Database, { kind, intervalMs, run }: RecurringJob): JobHandler {
+function recurringHandler(database: Database, { kind, intervalMs, timeoutMs, run }: RecurringJob): JobHandler {
   return {
     kind,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
     async run({ signal }) {
       try {
         await run(signal);

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { AsyncLocalStorage } from "node:async_hooks";
+import { spawn } from "node:child_process";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { systemClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
@@ -75,9 +78,10 @@ describe("the database", () => {
   });
 
   it("does not show a reader what is not committed, nor make it wait", async () => {
+    const elsewhere = AsyncLocalStorage.snapshot();
     await database.transaction(async (tx) => {
       await tx.sql.insertInto("pot").values(pot("a")).execute();
-      assert.equal(await count(), 0);
+      assert.equal(await elsewhere(() => count()), 0);
     });
     assert.equal(await count(), 1);
   });
@@ -96,9 +100,10 @@ describe("the database", () => {
     });
   });
 
-  it("refuses a write beside the open transaction instead of waiting for ever", async () => {
+  it("refuses a statement beside the open transaction instead of waiting for ever or reading what was before", async () => {
     await database.transaction(async () => {
-      await assert.rejects(database.sql.insertInto("pot").values(pot("a")).execute(), /would wait for it for ever/);
+      await assert.rejects(database.sql.insertInto("pot").values(pot("a")).execute(), /beside the open transaction/);
+      await assert.rejects(count(), /beside the open transaction/);
     });
   });
 
@@ -249,5 +254,31 @@ describe("a database file", () => {
       up: (sql: Parameters<typeof broken.up>[0]) => sql.schema.createTable("half").addColumn("id", "integer").execute(),
     };
     await (await open([...potMigrations, mended], "broken.db")).close();
+  });
+
+  it("has every change that was acknowledged before the process was killed, and its event", async () => {
+    const url = `sqlite:${join(folder.path, "killed.db")}`;
+    const child = spawn(process.execPath, [join(import.meta.dirname, "committer.ts"), url], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const acknowledged: string[] = [];
+    for await (const line of createInterface({ input: child.stdout })) {
+      acknowledged.push(line);
+      if (acknowledged.length === 30) {
+        child.kill("SIGKILL");
+      }
+    }
+    assert.ok(acknowledged.length >= 30);
+    const database = await open(potMigrations, "killed.db");
+    const pots = new Set((await database.sql.selectFrom("pot").select("pot_id").execute()).map((row) => row.pot_id));
+    const events = new Set(
+      (await database.sql.selectFrom("outbox").select("aggregate_id").execute()).map((row) => row.aggregate_id),
+    );
+    assert.deepEqual(
+      acknowledged.filter((id) => !pots.has(id) || !events.has(id)),
+      [],
+    );
+    assert.deepEqual(events, pots);
+    await database.close();
   });
 });

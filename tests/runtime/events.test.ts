@@ -301,6 +301,33 @@ describe("the inbox", () => {
     assert.deepEqual(await listDeadLetters(sink.sql, { limit: 10 }), []);
   });
 
+  it("leaves an event that waits for a person alone, and what is behind it", async () => {
+    poison.add("2");
+    await consumer.handle(await eventsOf(["a", "1", "2", "3"]));
+    await untilDead();
+    poison.clear();
+    await consumer.resume?.("stock/a");
+    await consumer.handle(await eventsOf(["a", "4"]));
+    await jobs.runDue();
+    assert.deepEqual(await applied(), ["a1"]);
+  });
+
+  it("shows the effect of one event of a batch to the next, whether by entity or by Kysely", async () => {
+    const seen: number[] = [];
+    const counting = inboxConsumer({
+      database: sink,
+      name: "sink.counting",
+      on: [
+        on(StockChangedSchema, async (tx: Transaction<Tables>, _, event) => {
+          seen.push((await tx.sql.selectFrom("pot").select("pot_id").execute()).length);
+          tx.em.create(Pot, { potId: nameOf(event), title: "", balanceMinor: 0n, createTime: tx.now, note: null });
+        }),
+      ],
+    });
+    await counting.handle(await eventsOf(["a", "1", "2"], ["b", "1"]));
+    assert.deepEqual(seen, [0, 1, 2]);
+  });
+
   it("goes on without an event that a person discards", async () => {
     poison.add("2");
     await consumer.handle(await eventsOf(["a", "1", "2", "3"]));

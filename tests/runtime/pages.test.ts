@@ -47,6 +47,8 @@ describe("a page token", () => {
   it("is refused for other filters and for another method", () => {
     assert.throws(() => tokens.decode(method, request("s2", token)), invalid);
     const letters = create(ListOwnDeadLettersRequestSchema, { pageToken: token });
+    const twin = { ...method, name: "ListTwins" };
+    assert.throws(() => tokens.decode(twin, request("s1", token)), invalid);
     assert.throws(() => tokens.decode(MaintenanceService.method.listOwnDeadLetters, letters), invalid);
   });
 
