@@ -1,0 +1,347 @@
+import { isIP } from "node:net";
+import { resolve } from "node:path";
+import { LOG_FORMATS, LOG_LEVELS } from "#runtime/log.ts";
+
+/** Where a process runs. Development has an embedded default for everything; production falls back to nothing. */
+export const ENVIRONMENTS = ["development", "production"] as const;
+/** Where a process runs. */
+export type Environment = (typeof ENVIRONMENTS)[number];
+
+interface Setting<T> {
+  /** The variable of the environment; the flag is made from the setting's name. */
+  readonly variable: string;
+  /** What stands for the value in the help. A setting without is a switch: `--seed`, `--no-seed`. */
+  readonly shown?: string;
+  /** The default as one would write it. */
+  readonly initial: string | Readonly<Record<Environment, string>>;
+  readonly meaning: string;
+  /** Reads what was written, or throws what is allowed, as the end of a sentence. */
+  read(text: string): T;
+}
+
+/** Every setting there is. The help, the types and the checks derive from this table. */
+const SETTINGS = {
+  env: {
+    variable: "SOUK_ENV",
+    shown: "NAME",
+    initial: "development",
+    meaning: "development has an embedded default for everything, production for nothing",
+    read: oneOf(ENVIRONMENTS),
+  },
+  port: {
+    variable: "SOUK_PORT",
+    shown: "NUMBER",
+    initial: "8080",
+    meaning: "where it listens, for HTTP/1.1 and HTTP/2; 0 takes any free port",
+    read: integer(0, 65_535),
+  },
+  host: {
+    variable: "SOUK_HOST",
+    shown: "ADDRESS",
+    initial: { development: "127.0.0.1", production: "0.0.0.0" },
+    meaning: "the address it listens on; 0.0.0.0 is every one of the machine",
+    read: address,
+  },
+  publicUrl: {
+    variable: "SOUK_PUBLIC_URL",
+    shown: "URL",
+    initial: "",
+    meaning: "where people reach it, if that is not where it listens",
+    read: optional(webOrigin),
+  },
+  corsOrigins: {
+    variable: "SOUK_CORS_ORIGINS",
+    shown: "LIST",
+    initial: { development: "localhost", production: "" },
+    meaning: "origins of web pages that may call, separated by commas; localhost is every page of the own machine",
+    read: listOf((origin) => (origin === "localhost" ? origin : webOrigin(origin))),
+  },
+  dataDir: {
+    variable: "SOUK_DATA_DIR",
+    shown: "FOLDER",
+    initial: ".souk",
+    meaning: "the folder of the embedded parts' files and keys",
+    read: folder,
+  },
+  seed: {
+    variable: "SOUK_SEED",
+    initial: { development: "true", production: "false" },
+    meaning: "fills an empty catalogue with demo accounts and listings",
+    read: yesOrNo,
+  },
+  logLevel: {
+    variable: "SOUK_LOG_LEVEL",
+    shown: "LEVEL",
+    initial: "info",
+    meaning: `the least that is logged: ${LOG_LEVELS.join(", ")}`,
+    read: oneOf(LOG_LEVELS),
+  },
+  logFormat: {
+    variable: "SOUK_LOG_FORMAT",
+    shown: "FORMAT",
+    initial: { development: "line", production: "json" },
+    meaning: "json for machines, line for people",
+    read: oneOf(LOG_FORMATS),
+  },
+  drainMs: {
+    variable: "SOUK_DRAIN_MS",
+    shown: "MS",
+    initial: "10000",
+    meaning: "how long calls in flight may take to finish when it is ended",
+    read: integer(0, 300_000),
+  },
+} satisfies Readonly<Record<string, Setting<unknown>>>;
+
+/** Variables of the tools beside the server. They are no mistake, and not ours to read. */
+const TOOLS_VARIABLES = new Set(["SOUK_TOKEN", "SOUK_URL", "SOUK_LANDED_REF"]);
+
+/** What production needs in place of each embedded part, none of which it ever falls back to. */
+const EMBEDDED_PARTS = [
+  "tables in MySQL or MariaDB (SOUK_DATABASE_URL)",
+  "events and caches in Redis (SOUK_REDIS_URL)",
+  "an OpenID provider to sign in with (SOUK_ISSUER)",
+  "a payment processor (SOUK_PROCESSOR)",
+] as const;
+
+type Values = { -readonly [Name in keyof typeof SETTINGS]: ReturnType<(typeof SETTINGS)[Name]["read"]> };
+
+/** What a process was told, read once at its start. */
+export type Config = Readonly<Values> & {
+  /** The services that run in this process, in the order of wiring. */
+  readonly services: readonly string[];
+};
+
+/** A sentence, or several, that say which setting is wrong, why, and what is allowed. Printed as it is, without a stack. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+/** Where settings come from. */
+export interface ConfigSources {
+  /** The arguments after the program's name. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The names of all services there are. */
+  readonly services: readonly string[];
+}
+
+/**
+ * Reads flags and environment. A flag wins over a variable, a variable over the default. Answers the help's text when it is asked for.
+ * Throws ConfigError with everything that is wrong at once.
+ */
+export function readConfig(sources: ConfigSources): { readonly config: Config } | { readonly help: string } {
+  const problems: string[] = [];
+  const { flags, services, help } = readArguments(sources, problems);
+  if (help) {
+    return { help: helpText(sources.services) };
+  }
+  checkVariables(sources.env, problems);
+  const environment = readOne("env", sources, flags, "development", problems) ?? "development";
+  const values: Record<string, unknown> = {};
+  for (const name of Object.keys(SETTINGS) as (keyof typeof SETTINGS)[]) {
+    values[name] = name === "env" ? environment : readOne(name, sources, flags, environment, problems);
+  }
+  if (problems.length === 0 && environment === "production") {
+    problems.push(
+      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has only the embedded ones: start it with SOUK_ENV=development.`,
+    );
+  }
+  const chosen = services.length === 0 ? sources.services : sources.services.filter((name) => services.includes(name));
+  if (chosen.length < sources.services.length) {
+    const missing = sources.services.filter((name) => !chosen.includes(name));
+    problems.push(
+      `Only ${chosen.join(", ") || "none"} would run here, and without Redis events reach no other process. Start all services: leave the names out, or add ${missing.join(", ")}.`,
+    );
+  }
+  if (problems.length > 0) {
+    throw new ConfigError(problems.join("\n"));
+  }
+  return { config: { ...(values as Values), services: chosen } };
+}
+
+type Flags = ReadonlyMap<string, { readonly text: string; readonly written: string }>;
+
+function readArguments(sources: ConfigSources, problems: string[]): { flags: Flags; services: string[]; help: boolean } {
+  const flags = new Map<string, { text: string; written: string }>();
+  const services: string[] = [];
+  const known = new Map(Object.keys(SETTINGS).map((name) => [flagOf(name), name]));
+  const rest = [...sources.argv];
+  let help = false;
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
+    if (word === "--help" || word === "-h") {
+      help = true;
+      continue;
+    }
+    if (!word.startsWith("-")) {
+      if (sources.services.includes(word)) services.push(word);
+      else
+        problems.push(
+          `There is no service "${word}".${suggestion(word, sources.services)} There are: ${sources.services.join(", ")}.`,
+        );
+      continue;
+    }
+    const [flag, attached] = split(word);
+    const name = known.get(flag) ?? known.get(flag.replace(/^--no-/, "--"));
+    const isSwitch = name !== undefined && settingOf(name).shown === undefined;
+    if (name === undefined || (flag.startsWith("--no-") && (!isSwitch || attached !== undefined))) {
+      problems.push(`There is no flag ${flag}.${suggestion(flag, [...known.keys(), "--help"])} --help lists all.`);
+      continue;
+    }
+    const text = isSwitch ? (attached ?? String(!flag.startsWith("--no-"))) : (attached ?? rest.shift());
+    if (text === undefined) problems.push(`${flag} needs a value: ${flag} ${settingOf(name).shown}.`);
+    else flags.set(name, { text, written: flag });
+  }
+  return { flags, services, help };
+}
+
+function split(word: string): [flag: string, attached: string | undefined] {
+  const at = word.indexOf("=");
+  return at < 0 ? [word, undefined] : [word.slice(0, at), word.slice(at + 1)];
+}
+
+function checkVariables(env: ConfigSources["env"], problems: string[]): void {
+  const known = Object.values(SETTINGS).map(({ variable }) => variable as string);
+  for (const name of Object.keys(env)) {
+    if (name.startsWith("SOUK_") && !known.includes(name) && !TOOLS_VARIABLES.has(name)) {
+      problems.push(`There is no setting ${name}.${suggestion(name, known)} --help lists all.`);
+    }
+  }
+}
+
+function readOne<Name extends keyof typeof SETTINGS>(
+  name: Name,
+  { env }: ConfigSources,
+  flags: Flags,
+  environment: Environment,
+  problems: string[],
+): Values[Name] | undefined {
+  const setting: Setting<unknown> = SETTINGS[name];
+  const flag = flags.get(name);
+  const text = flag?.text ?? env[setting.variable] ?? initialOf(setting, environment);
+  try {
+    return setting.read(text.trim()) as Values[Name];
+  } catch (error) {
+    problems.push(`${flag?.written ?? setting.variable} is "${text.slice(0, 100)}", but ${(error as Error).message}.`);
+    return undefined;
+  }
+}
+
+function helpText(services: readonly string[]): string {
+  const rows = Object.keys(SETTINGS).map((name) => {
+    const setting = settingOf(name);
+    const flag =
+      setting.shown === undefined ? `${flagOf(name)}, --no-${flagOf(name).slice(2)}` : `${flagOf(name)} ${setting.shown}`;
+    return { flag, setting };
+  });
+  const width = Math.max(...rows.map(({ flag }) => flag.length));
+  const lines = rows.map(
+    ({ flag, setting }) =>
+      `  ${flag.padEnd(width)}  ${setting.meaning}\n  ${" ".repeat(width)}  ${setting.variable}, ${initialText(setting)}`,
+  );
+  return [
+    "usage: npm start -- [settings] [services]",
+    "",
+    `services: ${services.join(", ")}; all of them unless named`,
+    "",
+    ...lines,
+    "",
+    "A flag wins over a variable of the environment, a variable over the default.",
+    "",
+  ].join("\n");
+}
+
+function initialText({ initial }: Setting<unknown>): string {
+  if (typeof initial === "string") return initial === "" ? "not set by default" : `${initial} by default`;
+  const { development, production } = initial;
+  return `${development || "not set"} in development, ${production || "not set"} in production`;
+}
+
+function initialOf({ initial }: Setting<unknown>, environment: Environment): string {
+  return typeof initial === "string" ? initial : initial[environment];
+}
+
+function settingOf(name: string): Setting<unknown> {
+  return SETTINGS[name as keyof typeof SETTINGS];
+}
+
+function flagOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+function oneOf<const T extends readonly string[]>(allowed: T): (text: string) => T[number] {
+  return (text) => {
+    if (allowed.includes(text)) return text as T[number];
+    throw new Error(`it must be one of ${allowed.join(", ")}`);
+  };
+}
+
+function integer(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= least && value <= most) return value;
+    throw new Error(`it must be a whole number from ${least} to ${most}`);
+  };
+}
+
+function yesOrNo(text: string): boolean {
+  if (text === "true" || text === "false") return text === "true";
+  throw new Error("it must be true or false");
+}
+
+function address(text: string): string {
+  if (isIP(text) !== 0 || text === "localhost") return text;
+  throw new Error("it must be an IP address of this machine, or localhost");
+}
+
+function folder(text: string): string {
+  if (text === "" || text.includes("\0")) throw new Error("it must be the path of a folder");
+  return resolve(text);
+}
+
+function webOrigin(text: string): string {
+  const url = URL.parse(text);
+  if (
+    url !== null &&
+    /^https?:$/.test(url.protocol) &&
+    url.pathname === "/" &&
+    url.search === "" &&
+    url.hash === "" &&
+    url.username === ""
+  ) {
+    return url.origin;
+  }
+  throw new Error("it must be the origin of a web address, such as https://shop.example");
+}
+
+function optional<T>(read: (text: string) => T): (text: string) => T | undefined {
+  return (text) => (text === "" ? undefined : read(text));
+}
+
+function listOf<T>(read: (text: string) => T): (text: string) => readonly T[] {
+  return (text) =>
+    text
+      .split(",")
+      .map((part) => part.trim())
+      .filter((part) => part !== "")
+      .map(read);
+}
+
+/** " Did you mean …?" when something allowed is close to what was written. */
+function suggestion(written: string, allowed: readonly string[]): string {
+  const [closest] = allowed.map((word) => ({ word, distance: distanceOf(written, word) })).sort((a, b) => a.distance - b.distance);
+  return closest !== undefined && closest.distance <= Math.max(2, written.length / 4) ? ` Did you mean ${closest.word}?` : "";
+}
+
+/** How many letters differ: the edit distance of Levenshtein. */
+function distanceOf(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}

@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
+
+const services = ["catalog", "order"];
+
+function read(argv: string[] = [], env: Record<string, string> = {}): Config {
+  const result = readConfig({ argv, env, services });
+  assert.ok("config" in result);
+  return result.config;
+}
+
+function refused(argv: string[], env: Record<string, string> = {}): string {
+  try {
+    read(argv, env);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error));
+    return error.message;
+  }
+  return assert.fail("It was accepted.");
+}
+
+describe("the configuration", () => {
+  it("has a default for everything in development", () => {
+    const config = read();
+    assert.equal(config.env, "development");
+    assert.equal(config.port, 8080);
+    assert.equal(config.host, "127.0.0.1");
+    assert.match(config.dataDir, /\/\.souk$/);
+    assert.equal(config.seed, true);
+    assert.equal(config.logFormat, "line");
+    assert.equal(config.publicUrl, undefined);
+    assert.deepEqual(config.corsOrigins, ["localhost"]);
+    assert.deepEqual(config.services, services);
+  });
+
+  it("lets a flag win over a variable, and a variable over the default", () => {
+    assert.equal(read([], { SOUK_PORT: "81" }).port, 81);
+    assert.equal(read(["--port", "82"], { SOUK_PORT: "81" }).port, 82);
+    assert.equal(read(["--port=83"]).port, 83);
+  });
+
+  it("reads switches and lists", () => {
+    assert.equal(read(["--no-seed"]).seed, false);
+    assert.equal(read(["--seed"], { SOUK_SEED: "false" }).seed, true);
+    assert.deepEqual(read(["--cors-origins", "https://a.example, https://b.example"]).corsOrigins, [
+      "https://a.example",
+      "https://b.example",
+    ]);
+  });
+
+  it("refuses a wrong value with a sentence that says which, why, and what is allowed", () => {
+    assert.equal(refused(["--port", "99999"]), '--port is "99999", but it must be a whole number from 0 to 65535.');
+    assert.equal(refused([], { SOUK_SEED: "maybe" }), 'SOUK_SEED is "maybe", but it must be true or false.');
+    assert.match(refused(["--log-level", "loud"]), /it must be one of trace, debug/);
+    assert.match(refused(["--cors-origins", "shop.example"]), /origin of a web address/);
+    assert.match(refused(["--host", "nowhere"]), /IP address/);
+    assert.match(refused(["--port"]), /--port needs a value: --port NUMBER/);
+  });
+
+  it("refuses unknown flags, variables and services, and suggests what was meant", () => {
+    assert.match(refused(["--prot", "1"]), /There is no flag --prot\. Did you mean --port\?/);
+    assert.match(refused([], { SOUK_PROT: "1" }), /There is no setting SOUK_PROT\. Did you mean SOUK_PORT\?/);
+    assert.match(refused(["catalogue"]), /There is no service "catalogue"\. Did you mean catalog\?/);
+    assert.match(refused(["--no-port"]), /There is no flag --no-port/);
+    assert.match(refused(["--zebra"]), /There is no flag --zebra\. --help/);
+  });
+
+  it("names everything that is wrong at once", () => {
+    assert.equal(refused(["--port", "x", "--seed=7"]).split("\n").length, 2);
+  });
+
+  it("leaves the variables of the tools alone", () => {
+    read([], { SOUK_TOKEN: "t", PATH: "/bin" });
+  });
+
+  it("refuses a partial start, since events in one process reach nobody else", () => {
+    assert.match(refused(["order"]), /Only order would run here.*Redis.*add catalog\./s);
+    assert.deepEqual(read(["order", "catalog"]).services, services);
+  });
+
+  it("refuses production on embedded parts and names what each needs", () => {
+    const sentence = refused([], { SOUK_ENV: "production" });
+    for (const part of ["SOUK_DATABASE_URL", "SOUK_REDIS_URL", "SOUK_ISSUER", "SOUK_PROCESSOR"]) {
+      assert.ok(sentence.includes(part), part);
+    }
+  });
+
+  it("lists every setting with its variable, default and meaning", () => {
+    const result = readConfig({ argv: ["--help"], env: {}, services });
+    assert.ok("help" in result);
+    for (const name of Object.keys(read()).filter((name) => name !== "services")) {
+      assert.ok(result.help.includes(`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`), name);
+    }
+    assert.match(result.help, /SOUK_PORT, 8080 by default/);
+    assert.match(result.help, /json in production/);
+  });
+});
