@@ -1,21 +1,25 @@
 import assert from "node:assert/strict";
 import { type DescField, type DescMessage, type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
-import { field as fieldRules } from "#gen/buf/validate/validate_pb.ts";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
-import { contractFiles, contractMethods, methodPath } from "../support/contract.ts";
+import { field as fieldRules } from "#gen/buf/validate/validate_pb.ts";
 import { policyProblems } from "#runtime/policy.ts";
+import { contractFiles, contractMethods, methodPath } from "../support/contract.ts";
 
 /** Lists that are short by nature: their bound stands at their field. */
 const UNPAGED = new Set(["ListCategories", "ListSimilarListings", "ListTransfers", "ListOrderTransfers"]);
 
 describe("the contract", () => {
   it("declares a valid policy on every method, with more than one attempt only where the idempotency level allows it", async () => {
-    const problems = (await contractMethods()).flatMap((method) => policyProblems(method).map((problem) => `${methodPath(method)}: ${problem}`));
+    const problems = (await contractMethods()).flatMap((method) =>
+      policyProblems(method).map((problem) => `${methodPath(method)}: ${problem}`),
+    );
     assert.deepEqual(problems, []);
   });
 
   it("says of every method whether it has side effects", async () => {
-    const silent = (await contractMethods()).filter((method) => method.idempotency === MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN);
+    const silent = (await contractMethods()).filter(
+      (method) => method.idempotency === MethodOptions_IdempotencyLevel.IDEMPOTENCY_UNKNOWN,
+    );
     assert.deepEqual(silent.map(methodPath), []);
   });
 
@@ -27,7 +31,10 @@ describe("the contract", () => {
   it("pages every list from the start", async () => {
     const lists = (await contractMethods()).filter((method) => /^(List|Scan)/.test(method.name) && !UNPAGED.has(method.name));
     const wrong = lists.filter(
-      (method) => !hasField(method.input, "page_size") || !hasField(method.input, "page_token") || !hasField(method.output, "next_page_token"),
+      (method) =>
+        !hasField(method.input, "page_size") ||
+        !hasField(method.input, "page_token") ||
+        !hasField(method.output, "next_page_token"),
     );
     assert.deepEqual(wrong.map(methodPath), []);
     assert.ok(lists.length > 10);
@@ -35,7 +42,9 @@ describe("the contract", () => {
 
   it("gives every field a shape", async () => {
     const messages = (await contractFiles()).flatMap((file) => file.messages);
-    const shapeless = messages.flatMap((message) => message.fields).filter((field) => needsShape(field) && !hasOption(field, fieldRules));
+    const shapeless = messages
+      .flatMap((message) => message.fields)
+      .filter((field) => needsShape(field) && !hasOption(field, fieldRules));
     assert.deepEqual(shapeless.map(String), []);
   });
 
@@ -49,7 +58,12 @@ describe("the contract", () => {
     const messages = (await contractFiles()).flatMap((file) => file.messages);
     const suspects = messages
       .flatMap((message) => message.fields)
-      .filter((field) => /price|amount|fee$|total$/.test(field.name) && field.scalar !== undefined && !/_minor$|_time$|basis_points|_count$/.test(field.name));
+      .filter(
+        (field) =>
+          /price|amount|fee$|total$/.test(field.name) &&
+          field.scalar !== undefined &&
+          !/_minor$|_time$|basis_points|_count$/.test(field.name),
+      );
     assert.deepEqual(suspects.map(String), []);
   });
 });

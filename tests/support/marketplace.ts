@@ -1,0 +1,47 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { type Client, createClient } from "@connectrpc/connect";
+import { type ManualClock, manualClock } from "#runtime/clock.ts";
+import { type Keys, temporaryKeys } from "#runtime/tokens.ts";
+import { type Marketplace, openMarketplace } from "../../services/marketplace.ts";
+import { accounts } from "../../tools/seed/listings.ts";
+import { quietLog } from "./database.ts";
+import { type Identity, signedIn } from "./server.ts";
+
+/** The whole marketplace in this process on temporary files, with a clock that the test moves. */
+export interface TestMarketplace extends Marketplace {
+  readonly keys: Keys;
+  readonly clock: ManualClock;
+  /** A client that calls as a demo account by its name ("ada"), or as any identity. */
+  as<S extends DescService>(who: string | Identity, service: S, module?: string): Client<S>;
+}
+
+/** Opens and starts a marketplace of its own for a test; the test stops it. */
+export async function testMarketplace(): Promise<TestMarketplace> {
+  const keys = await temporaryKeys();
+  const clock = manualClock();
+  const marketplace = await openMarketplace({
+    dataDir: undefined,
+    keys,
+    clock,
+    log: quietLog,
+    baseUrl: () => "http://localhost:8080",
+  });
+  await marketplace.start();
+  return {
+    ...marketplace,
+    keys,
+    clock,
+    as: (who, service, module) =>
+      createClient(
+        service,
+        marketplace.directory.transport(service, module, [signedIn(keys, typeof who === "string" ? demo(who) : who)]),
+      ),
+  };
+}
+
+/** The identity of a demo account. */
+export function demo(name: string): { account: string; operator: boolean } {
+  const account = accounts.find((each) => each.name === name);
+  if (account === undefined) throw new Error(`There is no demo account "${name}".`);
+  return { account: account.accountId, operator: account.operator };
+}
