@@ -1,27 +1,14 @@
 // `npm run reset`: forgets the data of the embedded marketplace.
 
-import { existsSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
+import { runningOn } from "#runtime/data-dir.ts";
 import { root } from "./checks/run.ts";
 
 const HELP = `npm run reset: removes the data of the embedded marketplace, for good.
 
 It is in .souk/, or what SOUK_DATA_DIR names. A marketplace that runs on it must be ended first.`;
-
-/** The process that runs a marketplace on this folder, by its souk.pid; undefined when there is none, or it has died. */
-export function runningOn(folder: string): number | undefined {
-  const file = path.join(folder, "souk.pid");
-  if (!existsSync(file)) return undefined;
-  const pid = Number.parseInt(readFileSync(file, "utf8"), 10);
-  if (!Number.isInteger(pid) || pid <= 0) return undefined;
-  try {
-    process.kill(pid, 0);
-    return pid;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM" ? pid : undefined;
-  }
-}
 
 // souk.pid and one database a service.
 function ownFiles(): string[] {

@@ -87,6 +87,7 @@ export const rows: Readonly<Record<string, Row>> = {
   "catalog.v1.CatalogService/WithdrawListing": owned(
     "NOT_YOUR_LISTING",
     command((f) => ({ listingId: f.activeId })),
+    { operator: "admitted" },
   ),
   "catalog.v1.CatalogService/GetListing": anyone((f) => ({ listingId: f.withdrawnId }), {
     anonymous: "LISTING_NOT_FOUND",

@@ -1,0 +1,103 @@
+// The program: `node services/main.ts [settings] [services]`.
+
+import { join } from "node:path";
+import { systemClock } from "#runtime/clock.ts";
+import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
+import { claimDataDir } from "#runtime/data-dir.ts";
+import { createHealth } from "#runtime/health.ts";
+import { createLog, type Log } from "#runtime/log.ts";
+import { type Server, startServer } from "#runtime/server.ts";
+import { embeddedVerifiers, type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
+import { type Marketplace, openMarketplace } from "./marketplace.ts";
+
+/** The services, in the order in which they are wired. */
+export const SERVICES = ["account", "catalog", "inventory", "order", "payment", "search", "ops"] as const;
+
+/** A process that serves. */
+export interface Running {
+  readonly url: string;
+  readonly keys: Keys;
+  readonly marketplace: Marketplace;
+  readonly log: Log;
+  /** Drains and ends: not ready, GOAWAY, calls in flight, jobs, events, databases. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Opens the stores, listens, and starts what works by itself; resolves when the process is ready. Nothing stays open when it fails.
+ *
+ * @throws Error a sentence, when the folder or the port is somebody else's.
+ */
+export async function run(config: Config): Promise<Running> {
+  const log = createLog({ level: config.logLevel, format: config.logFormat });
+  const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
+  const stop = async () => {
+    for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+  };
+  try {
+    const keys = await loadOrCreateKeys(join(config.dataDir, "keys"));
+    const health = createHealth();
+    let server: Server | undefined;
+    const baseUrl = () => config.publicUrl ?? server?.url ?? "";
+    const marketplace = await openMarketplace({ dataDir: config.dataDir, keys, clock: systemClock, log, baseUrl, health });
+    undo.push(() => marketplace.stop());
+    const { port, host, corsOrigins, drainMs } = config;
+    const verifiers = embeddedVerifiers(keys);
+    const reflection = config.env !== "production";
+    server = await startServer({ modules: marketplace.modules, port, host, verifiers, log, health, reflection, corsOrigins });
+    undo.push(() => server?.stop(drainMs));
+    await marketplace.start();
+    return { url: server.url, keys, marketplace, log, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/**
+ * Reads the settings, runs, and ends on SIGINT or SIGTERM: the first drains, a second ends at once. What is wrong with the settings or in the
+ * way of the start is told as a sentence, with exit code 2 or 1.
+ *
+ * @param argv the arguments after the program's name
+ * @param ready runs once the process is ready
+ */
+export async function main(argv: readonly string[], ready: (running: Running, config: Config) => Promise<void>): Promise<void> {
+  let running: Running | undefined;
+  try {
+    const settings = readConfig({ argv, env: process.env, services: SERVICES });
+    if ("help" in settings) {
+      process.stdout.write(settings.help);
+      return;
+    }
+    const starting = run(settings.config);
+    endOnSignal(() => starting.then((started) => started.stop()));
+    running = await starting;
+    await ready(running, settings.config);
+  } catch (error) {
+    await running?.stop();
+    process.exitCode = error instanceof ConfigError ? 2 : 1;
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    if (!(error instanceof ConfigError)) process.exit();
+  }
+}
+
+function endOnSignal(stop: () => Promise<void>): void {
+  let ending = false;
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const) {
+    process.on(signal, () => {
+      if (ending) process.exit(code);
+      ending = true;
+      stop().then(
+        () => process.exit(0),
+        () => process.exit(1),
+      );
+    });
+  }
+}
+
+if (import.meta.main) {
+  await main(process.argv.slice(2), async ({ url, log }) => log.info({ url }, "ready"));
+}
