@@ -19,7 +19,7 @@ function help(): string {
 
   --only NAME   run only this check (repeat it for more)
   --grep TEXT   run only tests whose name matches
-  --jobs N      test files at once (default: the processors, at most 4)
+  --jobs N      processes that share the tests' files (default: the processors, at most 4)
   --help        this
 
 Checks:

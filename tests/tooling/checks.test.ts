@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { judge, type Report } from "../../tools/checks/mocha.ts";
+import { judge, type Report, sumOf } from "../../tools/checks/mocha.ts";
 import { root } from "../../tools/checks/run.ts";
 import { reasonToKeep } from "../../tools/reset.ts";
 
@@ -45,8 +45,13 @@ describe("a run of mocha", () => {
     assert.deepEqual(judge(0, "noise", report({})), { passed: 1, failed: 0, problems: [], failures: [] });
   });
 
+  it("is a failure when it ran no test, in whichever of its processes", () => {
+    const none = { passed: 0, failed: 0, problems: [], failures: [] };
+    assert.notDeepEqual(sumOf([none, none]).problems, []);
+    assert.deepEqual(sumOf([none, { ...none, passed: 1 }]).problems, []);
+  });
+
   for (const [problem, code, written] of [
-    ["ran no test", 1, report({ tests: 0, passes: 0 })],
     ["wrote no report", 0, undefined],
     ["did not end by itself", undefined, report({})],
     ["ended badly though its tests passed", 7, report({})],

@@ -37,7 +37,7 @@ export function run(program: string, args: readonly string[], options: { signal?
       resolve({ code, output });
     };
     child.on("error", (error) => {
-      output += `${error.message}\n`;
+      if (error.name !== "AbortError") output += `${error.message}\n`;
       finish(undefined);
     });
     child.on("close", (code) => finish(code ?? undefined));
