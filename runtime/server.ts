@@ -95,13 +95,16 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       refuse(request, response, failure(OVERLOADED, { retryAfterMs: 1000 }));
       return;
     }
-    const counted = rpc.method.methodKind === "unary" ? 1 : 0;
-    calls += counted;
-    serve(rpc, request, response, limits.bodyTimeoutMs)
-      .catch((error: unknown) => options.log.debug({ err: error }, "an answer could not be written"))
-      .finally(() => {
-        calls -= counted;
+    if (rpc.method.methodKind === "unary") {
+      calls++;
+      response.once("close", () => {
+        calls--;
       });
+    }
+    serve(rpc, request, response, limits.bodyTimeoutMs).catch((error: unknown) => {
+      options.log.debug({ err: error }, "an answer could not be written");
+      response.destroy();
+    });
   };
   const listener = await listen({ port: options.port, host: options.host, handler, log: options.log, limits });
   const shown = options.host.includes(":") ? `[${options.host}]` : options.host;
