@@ -5,6 +5,7 @@ import { createTransport } from "@connectrpc/connect/protocol-connect";
 import { ACCOUNT_HEADER, SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
 import { accountIfAny, type Call } from "#runtime/call.ts";
 import { createDispatch, type DispatchOptions } from "#runtime/dispatch.ts";
+import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import type { ServiceTokenSource } from "#runtime/tokens.ts";
 
@@ -125,13 +126,17 @@ function identityInterceptor(tokens: ServiceTokenSource): Interceptor {
 
 /**
  * The options of a call made on behalf of another: `clients.of(PaymentService).capture(request, forCall(call))`. It gets the time that is
- * left, ends when its caller goes away, and names the account the work is for.
+ * left, ends when its caller goes away, and names the account the work is for unless the service acts `asItself`. Fails with
+ * DEADLINE_EXCEEDED when no time is left.
  */
 export function forCall(call: Call, options: { asItself?: boolean } = {}): CallOptions {
   const accountId = options.asItself === true ? undefined : accountIfAny(call);
+  const leftMs = Math.floor(call.deadline - Date.now());
+  // To the library a timeout of 0 means none.
+  if (leftMs <= 0) fail(DEADLINE_EXCEEDED);
   return {
     signal: call.signal,
-    ...(call.deadline === Infinity ? {} : { timeoutMs: Math.max(0, Math.floor(call.deadline - Date.now())) }),
+    ...(leftMs === Infinity ? {} : { timeoutMs: leftMs }),
     ...(accountId === undefined ? {} : { headers: { [ACCOUNT_HEADER]: accountId } }),
   };
 }

@@ -103,17 +103,19 @@ function answer(contract: Contract, request: ServerReflectionRequest["messageReq
   }
 }
 
-/** The file and all it imports, so that a client needs one question only. */
+/** The file and all it imports, each before its own imports, so that a client needs one question only. */
 function filesFrom(file: DescFile | undefined, what: string): Answer {
   if (file === undefined) return notFound(what);
-  const found = new Map<string, Uint8Array>();
+  const seen = new Set<string>();
+  const found: Uint8Array[] = [];
   const add = (next: DescFile) => {
-    if (found.has(fileName(next))) return;
-    found.set(fileName(next), toBinary(FileDescriptorProtoSchema, next.proto));
+    if (seen.has(next.name)) return;
+    seen.add(next.name);
     next.dependencies.forEach(add);
+    found.push(toBinary(FileDescriptorProtoSchema, next.proto));
   };
   add(file);
-  return { case: "fileDescriptorResponse", value: { fileDescriptorProto: [...found.values()] } };
+  return { case: "fileDescriptorResponse", value: { fileDescriptorProto: found.reverse() } };
 }
 
 function notFound(what: string): Answer {
