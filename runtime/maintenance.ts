@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { DeadLetterKind, DeadLetterSchema, JobSchema, type MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
+import { accountIfAny, callOf } from "#runtime/call.ts";
 import type { Database } from "#runtime/database/database.ts";
 import { type DeadLetter, discardDeadLetter, listDeadLetters, retryDeadLetter } from "#runtime/database/dead-letters.ts";
 import { afterPosition, cutPage, type PageTokens, pageSizeOf } from "#runtime/pages.ts";
@@ -29,7 +30,7 @@ export function maintenance(database: Database, pages: PageTokens): ServiceImpl<
 
     retryOwnDeadLetter: (request, context) =>
       database.command(request, context, async (tx) => {
-        await retryDeadLetter(tx, request.deadLetterId, "ops");
+        await retryDeadLetter(tx, request.deadLetterId, accountIfAny(callOf(context)) ?? "ops");
         return {};
       }),
 
@@ -75,7 +76,8 @@ function toMessage(letter: DeadLetter, service: string) {
     service,
     kind: letter.kind === "event" ? DeadLetterKind.EVENT : DeadLetterKind.JOB,
     handler: letter.handler,
-    subject: letter.subject,
+    // The type of the event's aggregate is known by the event's.
+    subject: letter.kind === "event" ? letter.subject.slice(letter.subject.indexOf("/") + 1) : letter.subject,
     event: letter.kind === "event" ? `${letter.eventType} ${letter.eventId}` : "",
     attempts: letter.attempts,
     reason: letter.reason,

@@ -1,24 +1,34 @@
 import { createHash } from "node:crypto";
+import type { HandlerContext } from "@connectrpc/connect";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
-import { MaintenanceService, OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
+import {
+  type ListDeadLettersRequest,
+  type ListJobsRequest,
+  MaintenanceService,
+  OpsService,
+} from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { accountOf, type Call, callOf } from "#runtime/call.ts";
 import { type Clients, forCall } from "#runtime/clients.ts";
 import { fail } from "#runtime/errors.ts";
+import type { PageTokens } from "#runtime/pages.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { checkBooks } from "./books.ts";
 import { SERVICE_UNKNOWN } from "./errors.ts";
 
+type PagedRequest = ListDeadLettersRequest | ListJobsRequest;
+
 /** What ops is made of. */
 export interface OpsDependencies {
   readonly clients: Clients;
+  readonly pages: PageTokens;
   /** The services that have tables, and therefore dead letters and jobs. */
   readonly services: readonly string[];
 }
 
 /** The operators' door: it asks the services and owns no tables. */
-export function ops({ clients, services }: OpsDependencies): ServiceModule {
+export function ops({ clients, pages, services }: OpsDependencies): ServiceModule {
   const keepers = {
     payment: clients.of(PaymentService),
     order: clients.of(OrderService),
@@ -35,6 +45,13 @@ export function ops({ clients, services }: OpsDependencies): ServiceModule {
     createHash("sha256")
       .update(`${accountOf(call)}/${requestId}`)
       .digest("hex");
+  /** The page asked for, as the service itself knows it: its token travels inside ours, which is good for this service only. */
+  const innerPage = (request: PagedRequest, { method }: HandlerContext) => ({
+    pageSize: request.pageSize,
+    pageToken: String(pages.decode(method, request)?.[0] ?? ""),
+  });
+  const outerToken = (token: string, request: PagedRequest, { method }: HandlerContext) =>
+    token === "" ? "" : pages.encode(method, request, [token]);
 
   return {
     name: "ops",
@@ -43,31 +60,47 @@ export function ops({ clients, services }: OpsDependencies): ServiceModule {
     recurring: [],
     routes(router) {
       router.service(OpsService, {
-        getTrialBalance: (_, context) => keepers.payment.getTrialBalance({}, asItself(callOf(context))),
+        async getTrialBalance(_, context) {
+          const { rows } = await keepers.payment.getTrialBalance({}, asItself(callOf(context)));
+          return { rows };
+        },
 
         async checkBooks(_, context) {
           const checks = await checkBooks(keepers, () => asItself(callOf(context)));
           return { checks, balanced: checks.every((check) => check.findings.length === 0) };
         },
 
-        listOrderTransfers: ({ orderId }, context) => keepers.payment.listTransfers({ orderId }, asItself(callOf(context))),
-
-        listDeadLetters: ({ service, pageSize, pageToken }, context) =>
-          maintenanceOf(service).listOwnDeadLetters({ pageSize, pageToken }, asItself(callOf(context))),
-
-        retryDeadLetter: ({ service, deadLetterId, requestId }, context) => {
-          const call = callOf(context);
-          return maintenanceOf(service).retryOwnDeadLetter({ deadLetterId, requestId: passedOn(call, requestId) }, asItself(call));
+        async listOrderTransfers({ orderId }, context) {
+          const { transfers } = await keepers.payment.listTransfers({ orderId }, asItself(callOf(context)));
+          return { transfers };
         },
 
-        discardDeadLetter: ({ service, deadLetterId, note, requestId }, context) => {
+        async listDeadLetters(request, context) {
+          const own = maintenanceOf(request.service);
+          const page = await own.listOwnDeadLetters(innerPage(request, context), asItself(callOf(context)));
+          return { deadLetters: page.deadLetters, nextPageToken: outerToken(page.nextPageToken, request, context) };
+        },
+
+        async retryDeadLetter({ service, deadLetterId, requestId }, context) {
+          const call = callOf(context);
+          const command = { deadLetterId, requestId: passedOn(call, requestId) };
+          // Names the operator: who decided is kept.
+          await maintenanceOf(service).retryOwnDeadLetter(command, forCall(call));
+          return {};
+        },
+
+        async discardDeadLetter({ service, deadLetterId, note, requestId }, context) {
           const call = callOf(context);
           const command = { deadLetterId, note, operatorId: accountOf(call), requestId: passedOn(call, requestId) };
-          return maintenanceOf(service).discardOwnDeadLetter(command, asItself(call));
+          await maintenanceOf(service).discardOwnDeadLetter(command, asItself(call));
+          return {};
         },
 
-        listJobs: ({ service, pageSize, pageToken }, context) =>
-          maintenanceOf(service).listOwnJobs({ pageSize, pageToken }, asItself(callOf(context))),
+        async listJobs(request, context) {
+          const own = maintenanceOf(request.service);
+          const page = await own.listOwnJobs(innerPage(request, context), asItself(callOf(context)));
+          return { jobs: page.jobs, nextPageToken: outerToken(page.nextPageToken, request, context) };
+        },
       });
     },
   };
