@@ -76,8 +76,12 @@ export function urlOf(text: string): string {
   return url.href.replace(/\/$/, "");
 }
 
-/** Runs a tool: its mistakes of use and the server's refusals become sentences, everything else keeps its stack. Sets the exit code. */
-export async function runTool(url: string, tool: () => Promise<void>): Promise<void> {
+/**
+ * Runs a tool: its mistakes of use and the server's refusals become sentences, everything else keeps its stack. Sets the exit code.
+ *
+ * @param url where it calls, named when nobody answers there; a function where that is known only once its options are read
+ */
+export async function runTool(url: string | (() => string), tool: () => Promise<void>): Promise<void> {
   try {
     await tool();
   } catch (error) {
@@ -85,7 +89,7 @@ export async function runTool(url: string, tool: () => Promise<void>): Promise<v
     if (error instanceof UsageError) console.error(error.message);
     else if (error instanceof ConnectError && error.code === Code.Unavailable && reasonOf(error) === "UNAVAILABLE") {
       console.error(
-        `No marketplace answers at ${url}. Start one with npm start, or name another with --url. (${error.rawMessage})`,
+        `No marketplace answers at ${typeof url === "string" ? url : url()}. Start one with npm start, or name another with --url. (${error.rawMessage})`,
       );
     } else if (error instanceof ConnectError) {
       console.error(`${reasonOf(error) ?? Code[error.code]}: ${error.rawMessage} ${JSON.stringify(metadataOf(error))}`);

@@ -107,7 +107,7 @@ async function importFile(settings: Settings): Promise<void> {
   const progress = new Progress();
   const result: Result = { created: 0, existed: 0, refused: 0 };
   const { input, part } = await openImport(settings.file).catch((error: Error) => {
-    throw new UsageError(`${settings.file} cannot be read: ${error.message}`);
+    throw new UsageError(`${settings.file} cannot be read: ${error.message}.`);
   });
   const records = readRecords(input, settings.format);
   const show = () => progress.show(part(), summary(result));
@@ -248,9 +248,12 @@ function seconds(startTime: number): string {
 }
 
 let url: string = DEFAULT_URL;
-await runTool(url, async () => {
-  const settings = readSettings();
-  if (settings === undefined) return console.log(HELP);
-  url = settings.url;
-  await importFile(settings);
-});
+await runTool(
+  () => url,
+  async () => {
+    const settings = readSettings();
+    if (settings === undefined) return console.log(HELP);
+    url = settings.url;
+    await importFile(settings);
+  },
+);
