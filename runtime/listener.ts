@@ -8,6 +8,7 @@ import {
   type ServerHttp2Session,
 } from "node:http2";
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
+import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 
 /** A request over HTTP/1.1 or HTTP/2. */
@@ -169,17 +170,9 @@ const CLIENT_ERRORS: Readonly<Record<string, number>> = { HPE_HEADER_OVERFLOW: 4
 
 /** The answer to what is not even a request of HTTP/1.1, in Connect's form. */
 function malformedJson(status: number): string {
-  const message = status === 408 ? "The request did not arrive in time." : "This is not a request of HTTP that can be read.";
-  return JSON.stringify({
-    code: status === 408 ? "deadline_exceeded" : "invalid_argument",
-    message,
-    details: [
-      {
-        type: "google.rpc.ErrorInfo",
-        debug: { reason: status === 408 ? "DEADLINE_EXCEEDED" : "MALFORMED_REQUEST", domain: "souk" },
-      },
-    ],
-  });
+  const late = failure(DEADLINE_EXCEEDED, { message: "The request did not arrive in time." });
+  const unreadable = failure(MALFORMED_REQUEST, { message: "This is not a request of HTTP that can be read." });
+  return Buffer.from(errorToJsonBytes(status === 408 ? late : unreadable, undefined)).toString();
 }
 
 function http2Server(
