@@ -28,6 +28,8 @@ round; each figure is the median of the rounds, the ratio is to the floor of the
 interface Subject {
   readonly name: string;
   readonly calls: number;
+  /** Calls at once; 16 unless given. */
+  readonly concurrency?: number;
   prepare?(calls: number): Promise<void>;
   call(index: number): Promise<unknown>;
 }
@@ -62,12 +64,12 @@ class BenchServer {
   }
 }
 
-async function inParallel(calls: number, call: (index: number) => Promise<unknown>): Promise<void> {
+async function inParallel(calls: number, concurrency: number, call: (index: number) => Promise<unknown>): Promise<void> {
   let next = 0;
   const worker = async () => {
     while (next < calls) await call(next++);
   };
-  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  await Promise.all(Array.from({ length: concurrency }, worker));
 }
 
 /** Measures one subject; afterwards waits until the server is idle, so that what its calls caused is counted to it. */
@@ -76,7 +78,7 @@ async function measure(server: BenchServer, subject: Subject): Promise<Sample> {
   await idle(server);
   const before = await server.ask();
   const startTime = performance.now();
-  await inParallel(subject.calls, (index) => subject.call(index));
+  await inParallel(subject.calls, subject.concurrency ?? CONCURRENCY, (index) => subject.call(index));
   const wallUs = ((performance.now() - startTime) * 1000) / subject.calls;
   await idle(server);
   const after = await server.ask();
@@ -118,6 +120,7 @@ function subjects({ url, floorUrl, tokens }: Extract<Answer, { url: string }>, a
     {
       name: "PlaceOrder",
       calls: 100,
+      concurrency: 4,
       async prepare(calls) {
         const listings = Array.from({ length: calls }, (_, index) => ({
           title: `Bench lamp ${index}`,
@@ -179,9 +182,7 @@ async function run(rounds: number): Promise<void> {
 
 function report(samples: Map<string, Sample[]>, rounds: number, rssBytes: number): void {
   const [cpu] = cpus();
-  console.log(
-    `Node ${process.version}, ${cpus().length} × ${cpu?.model}, median of ${rounds} interleaved rounds, ${CONCURRENCY} calls at once\n`,
-  );
+  console.log(`Node ${process.version}, ${cpus().length} × ${cpu?.model}, median of ${rounds} interleaved rounds\n`);
   console.log(`${"".padEnd(18)}${"server CPU".padStart(14)}${"of the floor".padStart(14)}${"wall".padStart(14)}`);
   const floor = samples.get("node:http floor") ?? [];
   for (const [name, each] of samples) {

@@ -86,7 +86,9 @@ export async function runTool(url: string | (() => string), tool: () => Promise<
     await tool();
   } catch (error) {
     process.exitCode = 1;
-    if (error instanceof UsageError) console.error(error.message);
+    // A mistake found while a call is made comes wrapped by the client.
+    const mistake = error instanceof ConnectError ? error.cause : error;
+    if (mistake instanceof UsageError) console.error(mistake.message);
     else if (error instanceof ConnectError && error.code === Code.Unavailable && reasonOf(error) === "UNAVAILABLE") {
       console.error(
         `No marketplace answers at ${typeof url === "string" ? url : url()}. Start one with npm start, or name another with --url. (${error.rawMessage})`,
