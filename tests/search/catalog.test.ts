@@ -36,7 +36,6 @@ describe("search beside the catalog itself", () => {
       await seller.withdrawListing({
         requestId: newId(),
         listingId: gone.listing?.listingId ?? "",
-        etag: gone.listing?.etag ?? "",
       });
       await module.start?.();
       await create("Heard putter", true);

@@ -20,6 +20,9 @@ const TIER = 10_000;
 /** A score costs a microsecond a row. Above so many listings with the very words, the order of those found in a wider sense, which come after, is by time. */
 const WIDENED_SCORED_BELOW = 500;
 
+/** Of so many listings, those with the words in the title fill all pages that anybody reads: only titles are scored. */
+const BROAD_FROM = 5_000;
+
 /** Rows with the words of a query. */
 export interface TextMatches {
   readonly rows: number[];
@@ -31,11 +34,13 @@ export interface TextMatches {
 /** Finds and scores rows by their words in one index file. */
 export class Matching {
   readonly #find: StatementSync;
+  readonly #count: StatementSync;
   readonly #score: StatementSync;
   readonly #scoreTitles: StatementSync;
 
   constructor(db: DatabaseSync) {
     this.#find = prepare(db, "select rowid from words where words match ?");
+    this.#count = prepare(db, "select count(*) from words where words match ?");
     this.#score = prepare(db, `select rowid, -bm25(words, ${WORD_WEIGHTS}) from words where words match ?`);
     this.#scoreTitles = prepare(db, "select rowid, -bm25(titles, 1, 1) from titles where titles match ?");
   }
@@ -43,7 +48,8 @@ export class Matching {
   /** Unscored, listings with some words follow only when none has all: any other order would put them first. */
   match(query: TextQuery, scored: boolean): TextMatches {
     const found = new Map<number, number>();
-    this.#add(found, query.exact, scored, 2 * TIER);
+    const broad = scored && this.#counts(query.exact) > BROAD_FROM;
+    this.#add(found, query.exact, scored && !broad, 2 * TIER);
     if (query.widened !== query.exact) {
       this.#add(found, query.widened, scored && found.size < WIDENED_SCORED_BELOW, TIER);
     }
@@ -56,6 +62,10 @@ export class Matching {
       this.#raiseHeadings(found, query.exact);
     }
     return { rows: [...found.keys()], scores: [...found.values()], relaxed: relaxed && found.size > 0 };
+  }
+
+  #counts(expression: string): number {
+    return (this.#count.get(expression) as unknown as [number])[0];
   }
 
   #add(found: Map<number, number>, expression: string, scored: boolean, tier: number): void {
