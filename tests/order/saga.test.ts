@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { StringValueSchema } from "@bufbuild/protobuf/wkt";
-import { startJobs } from "#runtime/jobs/jobs.ts";
 import { listDeadLetters, retryDeadLetter } from "#runtime/database/dead-letters.ts";
 import { reasonOf } from "#runtime/errors.ts";
+import { startJobs } from "#runtime/jobs/jobs.ts";
 import { createDriving, SAGA_ATTEMPTS } from "../../services/order/driving.ts";
 import { acquireLease, fence } from "../../services/order/lease.ts";
 import { changeState, readOrder } from "../../services/order/orders.ts";
@@ -55,7 +55,10 @@ describe("A saga", () => {
     shop.world.faults.set("three", { fault: "lost request" });
     await shop.process().drive(shop.orderId, shop.lease);
     await shop.recover();
-    assert.deepEqual(answers, ["one", "two", "one", "two", "three"].map((name) => `answer of ${name}`));
+    assert.deepEqual(
+      answers,
+      ["one", "two", "one", "two", "three"].map((name) => `answer of ${name}`),
+    );
     assert.equal(shop.world.calls.length, 3);
   });
 

@@ -5,9 +5,17 @@ import type { ManualClock } from "#runtime/clock.ts";
 import { fail, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { entities, type OrderDatabase, type OrderTransaction } from "../../services/order/entities.ts";
-import { changeState, insertOrder, readOrder } from "../../services/order/orders.ts";
 import { migrations } from "../../services/order/migrations/index.ts";
-import { type Course, createSagas, type Lease, type Saga, type Sagas, type Step, type StepCall } from "../../services/order/saga.ts";
+import { changeState, insertOrder, readOrder } from "../../services/order/orders.ts";
+import {
+  type Course,
+  createSagas,
+  type Lease,
+  type Saga,
+  type Sagas,
+  type Step,
+  type StepCall,
+} from "../../services/order/saga.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
 
 /** The neighbour's refusal in these tests, and what the buyer gets for it. */
@@ -88,7 +96,9 @@ export async function openWorkshop(over: { run?: (saga: Saga, world: World) => P
   const lease = { owner: newId() };
   const orderId = newId();
   const heard: string[] = [];
-  await database.transaction((tx) => insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })));
+  await database.transaction((tx) =>
+    insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })),
+  );
   const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
     const order = await readOrder(db.sql, orderId);
     if (order === undefined || order.state === "PAID" || order.state === "CANCELLED") {
@@ -128,7 +138,9 @@ export async function openWorkshop(over: { run?: (saga: Saga, world: World) => P
     async recover() {
       for (let tries = 1; tries <= 20; tries++) {
         clock.advance(31_000);
-        const rested = await process().drive(orderId).catch(() => undefined);
+        const rested = await process()
+          .drive(orderId)
+          .catch(() => undefined);
         if (rested === true) {
           return tries;
         }

@@ -1,0 +1,114 @@
+import assert from "node:assert/strict";
+import { OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
+import { newId } from "#runtime/ids.ts";
+import { openShop, refused, requestFor, type Shop } from "./shop.ts";
+
+describe("Of two things that happen to an order at once", () => {
+  let shop: Shop;
+  before(async () => {
+    shop = await openShop();
+  });
+  beforeEach(() => shop.newcomers());
+  after(() => shop.close());
+
+  const buyer = () => shop.as({ account: shop.buyer });
+  const seller = () => shop.as({ account: shop.seller });
+  const place = async (token = "tok_approved") => {
+    const { order } = await buyer().placeOrder(requestFor(shop, [await shop.offer()], { token }));
+    assert.ok(order);
+    return order;
+  };
+  const stateOf = async (orderId: string) => (await buyer().getOrder({ orderId })).order?.state;
+  const booksAreRight = async () => {
+    const { findings, escrow, expected, inMotion } = await shop.books();
+    assert.deepEqual([findings, escrow, inMotion], [[], expected, 0]);
+  };
+
+  it("cancelling and shipping exclude each other", async () => {
+    for (let i = 0; i < 5; i++) {
+      const { orderId } = await place();
+      const [cancelled, shipped] = await Promise.allSettled([
+        buyer().cancelOrder({ requestId: newId(), orderId }),
+        seller().shipOrder({ requestId: newId(), orderId, carrier: "Pigeon" }),
+      ]);
+      assert.notEqual(cancelled.status, shipped.status);
+      assert.equal(await stateOf(orderId), cancelled.status === "fulfilled" ? OrderState.CANCELLED : OrderState.SHIPPED);
+    }
+    await booksAreRight();
+  });
+
+  it("a confirmed order completes once, whoever confirms and whatever the time", async () => {
+    const { orderId } = await place();
+    await seller().shipOrder({ requestId: newId(), orderId, carrier: "Pigeon" });
+    const rating = { stars: 4 };
+    const confirmed = await Promise.allSettled([
+      ...Array.from({ length: 5 }, () => buyer().confirmOrder({ requestId: newId(), orderId, rating })),
+      shop.pass(14 * 24 * 3600_000),
+    ]);
+    assert.ok(confirmed.slice(0, 5).filter(({ status }) => status === "fulfilled").length <= 1);
+    assert.equal(await stateOf(orderId), OrderState.COMPLETED);
+    const completed = (await shop.events(orderId)).filter(({ type }) => type === "OrderCompleted");
+    assert.equal(completed.length, 1);
+    await booksAreRight();
+  });
+
+  it("continuing and running out of time exclude each other", async () => {
+    for (let i = 0; i < 3; i++) {
+      const { orderId, confirmationUrl } = await place("tok_needs_confirmation");
+      shop.simulator.decide(confirmationUrl.split("/").at(-1) ?? "", true);
+      const [continued] = await Promise.allSettled([
+        buyer().continueOrder({ requestId: newId(), orderId }),
+        shop.pass(15 * 60_000),
+      ]);
+      await shop.settle();
+      assert.equal(await stateOf(orderId), continued.status === "fulfilled" ? OrderState.PAID : OrderState.CANCELLED);
+    }
+    await booksAreRight();
+  });
+
+  for (const method of ["reserve", "authorizePayment", "capturePayment", "commitReservation"]) {
+    it(`cancelling wins over a purchase that is about to call ${method}: nothing is kept of it`, async () => {
+      shop.before.set(method, async () => {
+        const [order] = (await buyer().listOrders({})).orders;
+        const answer = await buyer().cancelOrder({ requestId: newId(), orderId: order?.orderId ?? "" });
+        assert.equal(answer.order?.state, OrderState.CANCELLED);
+      });
+      await refused(place(), "ORDER_STATE_CONFLICT");
+      const [order] = (await buyer().listOrders({})).orders;
+      assert.equal(order?.cancelReason, "BUYER_CANCELLED");
+      await booksAreRight();
+    });
+  }
+
+  it("a purchase that is slower than its reservation is refunded", async () => {
+    shop.before.set("commitReservation", () => {
+      shop.clock.advance(31 * 60_000);
+      return Promise.resolve();
+    });
+    await refused(place(), "RESERVATION_EXPIRED");
+    await booksAreRight();
+  });
+
+  it("a capture does not begin when the reservation is about to run out", async () => {
+    shop.before.set("authorizePayment", () => {
+      shop.clock.advance(29 * 60_000 + 1_000);
+      return Promise.resolve();
+    });
+    await refused(place(), "RESERVATION_EXPIRED");
+    assert.ok(!shop.calls.includes("capturePayment"));
+    await booksAreRight();
+  });
+
+  it("a call whose time runs out leaves the purchase going; a repeat gets its outcome", async () => {
+    const request = requestFor(shop, [await shop.offer()]);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shop.before.set("capturePayment", () => promise);
+    await refused(buyer().placeOrder(request, { timeoutMs: 800 }), "DEADLINE_EXCEEDED");
+    const repeat = buyer().placeOrder(request);
+    resolve();
+    const { order } = await repeat;
+    assert.equal(order?.state, OrderState.PAID);
+    assert.equal(shop.calls.filter((call) => call === "capturePayment").length, 1);
+    await booksAreRight();
+  });
+});
