@@ -93,8 +93,8 @@ export interface Lease {
 /** Runs sagas. Any number of processes may; one at a time drives an order. */
 export interface Sagas {
   /**
-   * Drives an order to its end or to where it must wait. Errors of steps that may be tried again plan the job, with a `lease`; without one (in the
-   * job) they are thrown, so that the job tries again and becomes a dead letter in the end. Answers false when another runner has the order.
+   * Drives an order to its end or to where it must wait. When a step is to be tried again the job is planned, with fresh attempts; unless this
+   * is the job (no `lease`) and it has come no further: then the error is thrown, so that the job counts it and becomes a dead letter in the end. Answers false when another runner has the order.
    */
   drive(orderId: string, lease?: Lease): Promise<boolean>;
 }
@@ -152,6 +152,8 @@ class Run implements Saga {
   readonly #unwritten = new Set<StepRow>();
   #steps = new Map<string, StepRow>();
   #back = false;
+  /** Whether this run brought a step to its end: then the next failure is another step's first, not this job's next. */
+  #advanced = false;
   /** The step being tried, for the record of its failure. */
   #current: StepRow | undefined;
 
@@ -211,6 +213,7 @@ class Run implements Saga {
       this.#current = row;
       await run(this.#call(`${row.step}/undo`, 1));
       this.#record(row, { state: "undone", reason: "" });
+      this.#advanced = true;
     }
     this.#current = undefined;
     await this.#write(async (tx) => course.undone?.(tx), { last: true });
@@ -333,6 +336,7 @@ class Run implements Saga {
       throw new Refused(failure(mine, { metadata: metadataOf(error), cause: error }));
     }
     this.#current = undefined;
+    this.#advanced = true;
     return result;
   }
 
@@ -378,9 +382,10 @@ class Run implements Saga {
     }
     this.#options.log.warn({ orderId: this.#orderId, step: step?.step, reason: why }, "a saga's step is tried again later");
     const pauseMs = Math.max(FIRST_BACKOFF_MS, retryAfterMsOf(error) ?? 0);
+    const anew = this.#inline || this.#advanced;
     const planNext = async (tx: OrderTransaction) => {
       await course?.delayed(tx);
-      if (this.#inline) {
+      if (anew) {
         tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now + pauseMs });
       }
     };
@@ -393,7 +398,7 @@ class Run implements Saga {
       // The job is planned for the end of the lease already, so nothing is lost.
       this.#options.log.error({ orderId: this.#orderId, err: second }, "a saga's failure could not be recorded");
     }
-    if (!this.#inline) {
+    if (!anew) {
       throw stuck(this.#orderId, step, course, why, error);
     }
   }
