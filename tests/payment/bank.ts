@@ -32,6 +32,8 @@ export interface Faults {
   readonly points: string[];
   /** Gives the error to be thrown at this point; undefined lets it pass. */
   at: (point: string, index: number) => Error | undefined;
+  /** Runs at every point before it is decided; for what happens meanwhile. */
+  meanwhile?: ((point: string) => Promise<void>) | undefined;
 }
 
 /** What carries the calls: the in-memory transport, or a real server on a free port spoken to in JSON. */
@@ -186,17 +188,18 @@ function accountModule(destinations: Bank["destinations"]): ServiceModule {
 
 /** Passes the points before and after a piece of work. */
 async function between<T>(faults: Faults, name: string, work: () => Promise<T>): Promise<T> {
-  const pass = (when: string) => {
+  const pass = async (when: string) => {
     const point = `${name}/${when}`;
     faults.points.push(point);
+    await faults.meanwhile?.(point);
     const error = faults.at(point, faults.points.length - 1);
     if (error !== undefined) {
       throw error;
     }
   };
-  pass("before");
+  await pass("before");
   const result = await work();
-  pass("after");
+  await pass("after");
   return result;
 }
 

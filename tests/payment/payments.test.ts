@@ -327,6 +327,42 @@ for (const carrier of carriers) {
       assert.equal(found?.state, "dropped");
     });
 
+    it("answers a repeat that came while the job was finding out", async () => {
+      const request = authorization({ token: "tok_timeout_charged" });
+      await refused(bank.order.authorizePayment(request), "PROCESSOR_OUTCOME_UNKNOWN");
+      let repeat: Promise<unknown> | undefined;
+      const claimed = Promise.withResolvers<void>();
+      let held = false;
+      bank.faults.meanwhile = async (point) => {
+        if (point === "find/after" && repeat === undefined) {
+          // The job has its answer and is about to record it: now the repeat steps in.
+          repeat = bank.order.authorizePayment(request, { timeoutMs: 3_000 });
+          await claimed.promise;
+        } else if (point === "claim/after" && repeat !== undefined) {
+          claimed.resolve();
+        } else if (point === "find/before" && repeat !== undefined && !held) {
+          // And is slow to ask, so that the job is first.
+          held = true;
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+      };
+      bank.clock.advance(2_000);
+      await bank.jobs.runDue();
+      assert.ok(repeat);
+      await repeat;
+      assert.equal(await state(request.paymentId), PaymentState.AUTHORIZED);
+    });
+
+    it("drops a payment that the buyer has not confirmed: a confirmation after it moves nothing", async () => {
+      const request = authorization({ token: "tok_needs_confirmation" });
+      const { payment } = await bank.order.authorizePayment(request);
+      await bank.order.voidPayment(command(request.paymentId));
+      bank.simulator.decide(payment?.confirmationUrl.split("/").at(-1) ?? "", true);
+      const found = await bank.simulator.find("authorization", `${request.paymentId}/authorize`, AbortSignal.timeout(1000));
+      assert.equal(found?.state, "dropped");
+      await refused(bank.order.confirmPayment(command(request.paymentId)), "PAYMENT_STATE_CONFLICT");
+    });
+
     it("answers concurrent repeats alike, and charges once", async () => {
       const request = authorization();
       const answers = await Promise.all(Array.from({ length: 20 }, () => bank.order.authorizePayment(request)));
