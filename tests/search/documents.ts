@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { newId } from "#runtime/ids.ts";
 import type { Change, Hit, IndexAnswer, IndexQuery, ListingDocument, SearchIndex } from "../../services/search/index.ts";
 import { type SqliteIndexOptions, sqliteIndex } from "../../services/search/sqlite/sqlite-index.ts";
@@ -76,6 +77,7 @@ export async function allPages(
     if (answer.next === undefined) {
       return hits;
     }
+    assert.ok(answer.hits.length > 0 && hits.length < 10_000, "the pages do not end");
     await between();
     answer = await index.search({ ...first, from: answer.next });
   }
