@@ -8,6 +8,7 @@ import {
   type ServerHttp2Session,
 } from "node:http2";
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
+import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 

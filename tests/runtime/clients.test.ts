@@ -18,6 +18,7 @@ describe("clients between services", () => {
   let directory: Directory;
   let orderClients: Clients;
   let seen: Call | undefined;
+  let whenSeen: (call: Call) => Promise<void> = async () => {};
   let options: (call: Call) => ReturnType<typeof forCall> = (call) => forCall(call);
 
   before(async () => {
@@ -25,6 +26,7 @@ describe("clients between services", () => {
   });
   beforeEach(() => {
     seen = undefined;
+    whenSeen = async () => {};
     options = (call) => forCall(call);
     directory = createDirectory({ verifiers: embeddedVerifiers(keys), log: silentLog() });
     orderClients = directory.clientsFor(serviceTokens(keys, "order"));
@@ -42,8 +44,9 @@ describe("clients between services", () => {
       }),
       rpcModule("catalog", (router) => {
         router.service(CatalogService, {
-          getListing(_request, context) {
+          async getListing(_request, context) {
             seen = callOf(context);
+            await whenSeen(seen);
             return {};
           },
         });
@@ -75,6 +78,22 @@ describe("clients between services", () => {
     options = (call) => forCall({ ...call, deadline: Date.now() - 1 });
     await assert.rejects(asAlice().getOrder({ orderId: LISTING }), (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
     assert.equal(seen, undefined);
+  });
+
+  it("end the inner call when the outer one ends", async () => {
+    const inner = Promise.withResolvers<unknown>();
+    const outer = new AbortController();
+    whenSeen = (call) =>
+      new Promise((resolve) => {
+        call.signal.addEventListener("abort", () => {
+          inner.resolve(call.signal.reason);
+          resolve();
+        });
+        outer.abort();
+      });
+    // Without the outer signal only the inner timeout, 2 s, would end it.
+    await assert.rejects(asAlice().getOrder({ orderId: LISTING }, { signal: outer.signal }));
+    assert.equal(reasonOf(await inner.promise), "CANCELLED");
   });
 
   it("tell apart services that implement the same contract", async () => {

@@ -125,7 +125,7 @@ describe("a server", () => {
   before(async () => {
     subject = await onServer(modules, "Connect JSON", {
       corsOrigins: ["https://shop.example"],
-      limits: { bodyTimeoutMs: 300, headersTimeoutMs: 400 },
+      limits: { bodyTimeoutMs: 300, headersTimeoutMs: 800 },
     });
     url = subject.url;
   });
