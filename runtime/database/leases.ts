@@ -60,6 +60,8 @@ export function holdLeases(database: Database, options: { owner: string; leaseMs
       const timer = setInterval(() => {
         takeAll().catch((error: unknown) => database.log.warn({ database: database.service, err: error }, "leases not renewed"));
       }, leaseMs / 3);
+      // Work that a stop gave up must not keep the process alive.
+      timer.unref();
       try {
         return await work();
       } finally {

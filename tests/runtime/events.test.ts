@@ -113,7 +113,8 @@ describe("the outbox", () => {
   it("is served by one relay at a time, and by the next when the first is gone", async () => {
     const { database: db, clock } = await memoryDatabase([Pot], potMigrations);
     const { bus, got } = collectingBus();
-    const stuck = startRelay({ database: db, bus: { ...bus, publish: () => new Promise(() => {}) } });
+    const { promise: never, resolve: giveUp } = Promise.withResolvers<void>();
+    const stuck = startRelay({ database: db, bus: { ...bus, publish: () => never } });
     await append(db, "a", "1");
     while ((await db.sql.selectFrom("lease").select("name").execute()).length === 0) {
       await new Promise((resolve) => setTimeout(resolve, 1));
@@ -125,7 +126,8 @@ describe("the outbox", () => {
     await second.drain();
     assert.deepEqual(got, ["a1"]);
     await second.stop();
-    void stuck;
+    giveUp();
+    await stuck.stop();
     await db.close();
   });
 
