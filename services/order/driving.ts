@@ -10,6 +10,8 @@ import { settleWaiting } from "./waiting.ts";
 
 /** Sagas that calls may have under way at once in one process. */
 export const MAX_RUNNING = 500;
+/** How long a stopping process waits for what calls have started; jobs of the next process go on with the rest. */
+const STOP_GRACE_MS = 10_000;
 /** Tries of the job before it becomes a dead letter; with the pauses below about a quarter of an hour. */
 export const SAGA_ATTEMPTS = 20;
 const BACKOFF_MS = 200;
@@ -22,7 +24,7 @@ export interface Driving {
   /** @throws ConnectError OVERLOADED when there is no room for another saga. */
   checkRoom(): void;
   readonly jobs: readonly JobHandler[];
-  /** Waits for what calls have started. */
+  /** Waits, up to 10 s, for what calls have started. */
   stop(): Promise<void>;
 }
 
@@ -47,7 +49,10 @@ export function createDriving(deps: { database: OrderDatabase; sagas: Sagas; log
     },
     jobs: [sagaJob(database, sagas), dueJob(database)],
     async stop() {
-      await Promise.all(running);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const timer = setTimeout(resolve, STOP_GRACE_MS);
+      await Promise.race([Promise.all(running), promise]);
+      clearTimeout(timer);
     },
   };
 }

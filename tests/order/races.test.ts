@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { ListingState } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { openShop, refused, requestFor, type Shop } from "./shop.ts";
@@ -109,6 +110,44 @@ describe("Of two things that happen to an order at once", () => {
     const { order } = await repeat;
     assert.equal(order?.state, OrderState.PAID);
     assert.equal(shop.calls.filter((call) => call === "capturePayment").length, 1);
+    await booksAreRight();
+  });
+
+  it("a purchase whose process dies at its first call is finished by another, and the repeat gets its answer", async () => {
+    const request = requestFor(shop, [await shop.offer()]);
+    // A process that hangs is as good as dead: its lease runs out, and when it wakes up it may not write any more.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shop.before.set("reserve", () => promise);
+    await refused(buyer().placeOrder(request, { timeoutMs: 300 }), "DEADLINE_EXCEEDED");
+    await shop.pass(31_000);
+    const { order } = await buyer().placeOrder(request);
+    assert.equal(order?.state, OrderState.PAID);
+    resolve();
+    await shop.module.stop?.();
+    assert.equal((await shop.events(order.orderId)).length, 2);
+    await booksAreRight();
+  });
+
+  it("a repeat that sees the listing gone, because the first try took it, gets the first try's answer", async () => {
+    const listing = await shop.offer();
+    const request = requestFor(shop, [listing]);
+    let first: unknown;
+    shop.before.set("batchGetListings", async () => {
+      first = await buyer().placeOrder(request);
+      shop.list({ ...listing, state: ListingState.SOLD });
+    });
+    assert.deepEqual(await buyer().placeOrder(request), first);
+  });
+
+  it("a cancellation that the processor keeps waiting is answered as CANCELLING, to a repeat too, and ends later", async () => {
+    const { orderId } = await place();
+    shop.faults.push({ method: "voidPayment", when: "before", times: 4 });
+    const requestId = newId();
+    const { order } = await buyer().cancelOrder({ requestId, orderId });
+    assert.equal(order?.state, OrderState.CANCELLING);
+    await shop.settle();
+    assert.equal(await stateOf(orderId), OrderState.CANCELLED);
+    assert.deepEqual((await buyer().cancelOrder({ requestId, orderId })).order, order);
     await booksAreRight();
   });
 });

@@ -1076,7 +1076,8 @@ export const OrderService: GenService<{
    * On failure every step that was taken is undone, and a repeat with the same request_id gets the same error. When time runs out the purchase
    * goes on; a repeat with the same request_id gets its outcome. Reasons: LISTING_NOT_FOUND, LISTING_NOT_AVAILABLE, OWN_LISTING, MIXED_SELLERS,
    * MIXED_CURRENCIES, PRICE_CHANGED (metadata: listing_id, amount_minor, currency_code), OUT_OF_STOCK, ADDRESS_NOT_FOUND, PAYMENT_DECLINED,
-   * INSUFFICIENT_FUNDS, PAYMENT_METHOD_INVALID, REQUEST_ID_REUSED.
+   * INSUFFICIENT_FUNDS, PAYMENT_METHOD_INVALID, RESERVATION_EXPIRED (it took too long; nothing is kept), ORDER_STATE_CONFLICT (it was cancelled
+   * meanwhile), REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.order.v1.OrderService.PlaceOrder
    */
@@ -1087,7 +1088,7 @@ export const OrderService: GenService<{
   },
   /**
    * Goes on with an order after the buyer confirmed the payment at the processor. An order that still waits is answered as it is. Reasons:
-   * ORDER_NOT_FOUND, ORDER_STATE_CONFLICT, PAYMENT_DECLINED, REQUEST_ID_REUSED.
+   * ORDER_NOT_FOUND, ORDER_STATE_CONFLICT, PAYMENT_DECLINED, RESERVATION_EXPIRED, REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.order.v1.OrderService.ContinueOrder
    */
