@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { HandlerContext } from "@connectrpc/connect";
+import type { CallOptions, HandlerContext } from "@connectrpc/connect";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import {
   type ListDeadLettersRequest,
@@ -38,20 +38,7 @@ export function ops({ clients, pages, services }: OpsDependencies): ServiceModul
     services.includes(service)
       ? clients.at(service, MaintenanceService)
       : fail(SERVICE_UNKNOWN, { metadata: { service, services: services.join(",") } });
-  /** Ops asks for itself: an operator's account is nobody's customer. */
-  const asItself = (call: Call) => forCall(call, { asItself: true });
-  /** The command that ops sends on is the operator's own: a repeat of it is a repeat there. */
-  const passedOn = (call: Call, requestId: string) =>
-    createHash("sha256")
-      .update(`${accountOf(call)}/${requestId}`)
-      .digest("hex");
-  /** The page asked for, as the service itself knows it: its token travels inside ours, which is good for this service only. */
-  const innerPage = (request: PagedRequest, { method }: HandlerContext) => ({
-    pageSize: request.pageSize,
-    pageToken: String(pages.decode(method, request)?.[0] ?? ""),
-  });
-  const outerToken = (token: string, request: PagedRequest, { method }: HandlerContext) =>
-    token === "" ? "" : pages.encode(method, request, [token]);
+  const { inner, outer } = relayedPages(pages);
 
   return {
     name: "ops",
@@ -77,8 +64,8 @@ export function ops({ clients, pages, services }: OpsDependencies): ServiceModul
 
         async listDeadLetters(request, context) {
           const own = maintenanceOf(request.service);
-          const page = await own.listOwnDeadLetters(innerPage(request, context), asItself(callOf(context)));
-          return { deadLetters: page.deadLetters, nextPageToken: outerToken(page.nextPageToken, request, context) };
+          const page = await own.listOwnDeadLetters(inner(request, context), asItself(callOf(context)));
+          return { deadLetters: page.deadLetters, nextPageToken: outer(page.nextPageToken, request, context) };
         },
 
         async retryDeadLetter({ service, deadLetterId, requestId }, context) {
@@ -98,10 +85,36 @@ export function ops({ clients, pages, services }: OpsDependencies): ServiceModul
 
         async listJobs(request, context) {
           const own = maintenanceOf(request.service);
-          const page = await own.listOwnJobs(innerPage(request, context), asItself(callOf(context)));
-          return { jobs: page.jobs, nextPageToken: outerToken(page.nextPageToken, request, context) };
+          const page = await own.listOwnJobs(inner(request, context), asItself(callOf(context)));
+          return { jobs: page.jobs, nextPageToken: outer(page.nextPageToken, request, context) };
         },
       });
     },
+  };
+}
+
+/** Ops asks for itself: an operator's account is nobody's customer. */
+function asItself(call: Call): CallOptions {
+  return forCall(call, { asItself: true });
+}
+
+/** The key of a command that ops sends on: the operator's own, so that a repeat of it is a repeat there. */
+function passedOn(call: Call, requestId: string): string {
+  return createHash("sha256")
+    .update(`${accountOf(call)}/${requestId}`)
+    .digest("hex");
+}
+
+/** Pages that another service gives out: its token travels inside ours, which is good for that service only. */
+function relayedPages(pages: PageTokens) {
+  return {
+    /** The page asked for, as the service itself knows it. */
+    inner: (request: PagedRequest, { method }: HandlerContext) => ({
+      pageSize: request.pageSize,
+      pageToken: String(pages.decode(method, request)?.[0] ?? ""),
+    }),
+    /** The token for the page after. */
+    outer: (token: string, request: PagedRequest, { method }: HandlerContext) =>
+      token === "" ? "" : pages.encode(method, request, [token]),
   };
 }
