@@ -142,9 +142,11 @@ async function createTables(sql: Kysely<unknown>): Promise<void> {
     .addColumn("first_failure_time", "bigint")
     .addColumn("last_reason", "varchar(64)")
     .addColumn("last_message", "text")
-    .addPrimaryKeyConstraint("job_pk", ["kind", "job_key"])
+    // The key first: with the kind first, the planner walks all jobs of a kind to find the due one.
+    .addPrimaryKeyConstraint("job_pk", ["job_key", "kind"])
     .execute();
   await sql.schema.createIndex("job_due").on("job").column("due_time").execute();
+  await sql.schema.createIndex("job_lease").on("job").column("lease_expire_time").execute();
   await sql.schema
     .createTable("lease")
     .addColumn("name", "varchar(64)", (c) => c.primaryKey())

@@ -66,20 +66,26 @@ export async function claimJobs(
   );
 }
 
+// Each of these two reads walks one index and stops at its first row; a `min()` would scan every job that waits.
 /** When the next job can be claimed: in milliseconds since the epoch, Infinity when there is none. */
 export async function nextDueTime(database: Database, kinds: readonly string[]): Promise<number> {
   const free = await database.sql
     .selectFrom("job")
-    .select((eb) => eb.fn.min("due_time").as("due_time"))
+    .select("due_time")
+    .where("due_time", "is not", null)
     .where("kind", "in", [...kinds])
     .where("owner", "is", null)
+    .orderBy("due_time")
+    .limit(1)
     .executeTakeFirst();
   const leased = await database.sql
     .selectFrom("job")
-    .select((eb) => eb.fn.min("lease_expire_time").as("lease_expire_time"))
+    .select("lease_expire_time")
+    .where("lease_expire_time", "is not", null)
     .where("kind", "in", [...kinds])
-    .where("owner", "is not", null)
     .where("due_time", "is not", null)
+    .orderBy("lease_expire_time")
+    .limit(1)
     .executeTakeFirst();
   return Math.min(free?.due_time ?? Number.POSITIVE_INFINITY, leased?.lease_expire_time ?? Number.POSITIVE_INFINITY);
 }

@@ -60,7 +60,7 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
             fail(INVALID_REQUEST, { violations: [{ field: "listings", description: "names a listing twice" }] });
           }
           return database.command(request, context, async (tx) => {
-            await setUnits(tx, listings, { sellerId, mayCreate: true });
+            await setUnits(tx, listings, { sellerId, mayCreate: true, keepExisting: true });
             return {};
           });
         },

@@ -24,6 +24,8 @@ export interface Setting {
   readonly mayCreate: boolean;
   readonly expectedUnits?: number | undefined;
   readonly refuseIfReserved?: boolean;
+  /** Whether stock that is there stays as it is. */
+  readonly keepExisting?: boolean;
 }
 
 /** From where to where units may move. */
@@ -76,7 +78,14 @@ export async function setUnits(tx: InventoryTransaction, lines: readonly Line[],
   const settled: StockRow[] = [];
   for (const line of ordered) {
     const row = known.get(line.listingId);
-    settled.push(row === undefined ? freshRow(line, setting) : await setExisting(tx, row, line, setting));
+    if (row === undefined) {
+      settled.push(freshRow(line, setting));
+    } else if (setting.keepExisting === true) {
+      requireSeller(row, setting);
+      settled.push(row);
+    } else {
+      settled.push(await setExisting(tx, row, line, setting));
+    }
   }
   return settled;
 }
@@ -150,9 +159,7 @@ function isAsRead(eb: ExpressionBuilder<InventoryTables, "stock">, row: StockRow
 
 function requireSettable(row: StockRow, line: Line, setting: Setting): void {
   const metadata = { listing_id: row.listing_id };
-  if (row.seller_id !== setting.sellerId) {
-    fail(NOT_YOUR_LISTING, { metadata });
-  }
+  requireSeller(row, setting);
   if (setting.refuseIfReserved === true && row.reserved_units > 0) {
     fail(UNITS_RESERVED, { metadata: { ...metadata, reserved_units: String(row.reserved_units) } });
   }
@@ -160,6 +167,12 @@ function requireSettable(row: StockRow, line: Line, setting: Setting): void {
   if (line.units + row.reserved_units > UNITS_MAX) {
     const description = `with the ${row.reserved_units} reserved units at most ${UNITS_MAX}`;
     fail(INVALID_REQUEST, { metadata, violations: [{ field: "units", description }] });
+  }
+}
+
+function requireSeller(row: StockRow, setting: Setting): void {
+  if (row.seller_id !== setting.sellerId) {
+    fail(NOT_YOUR_LISTING, { metadata: { listing_id: row.listing_id } });
   }
 }
 

@@ -277,7 +277,7 @@ export type ListingUnits = Message<"marketplace.inventory.v1.ListingUnits"> & {
   listingId: string;
 
   /**
-   * How many units are available from now on. From 0 to 10,000.
+   * How many units are offered. From 0 to 10,000.
    *
    * @generated from field: uint32 units = 2;
    */
@@ -712,7 +712,8 @@ export const InventoryService: GenService<{
     output: typeof SetUnitsResponseSchema;
   },
   /**
-   * Sets the units of up to 250 listings of one seller; all or nothing. Reasons: those of SetUnits.
+   * Offers the units of up to 250 new listings of one seller; all or nothing. A listing that has stock already keeps it as it is: what was sold
+   * since a first try is not offered again. Reasons: NOT_YOUR_LISTING, REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.inventory.v1.InventoryService.BatchSetUnits
    */
