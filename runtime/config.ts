@@ -66,7 +66,7 @@ const SETTINGS = {
   seed: {
     variable: "SOUK_SEED",
     initial: { development: "true", production: "false" },
-    meaning: "fills an empty catalogue with demo accounts and listings",
+    meaning: "npm start fills a new data folder with demo accounts and listings",
     read: yesOrNo,
   },
   logLevel: {

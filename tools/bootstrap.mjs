@@ -49,8 +49,9 @@ export const NODE_PACKAGES = new Map([
   ],
 ]);
 
-// node:sqlite is experimental on Node 24; its warning would be the first thing a reader sees.
-const NODE_FLAGS = ["--disable-warning=ExperimentalWarning"];
+// node:sqlite is experimental on Node 24; its warning would be the first thing a reader sees. The young generation of each of the marketplace's
+// three threads is kept small: that is 40 of 265 MiB when it is ready, and an import takes no longer.
+const NODE_FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=8"];
 
 const LONGEST_WAIT_MS = 10 * 60_000;
 
