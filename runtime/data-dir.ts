@@ -8,7 +8,7 @@ export function runningOn(folder: string): number | undefined {
   const file = join(folder, PID_FILE);
   if (!existsSync(file)) return undefined;
   const pid = Number.parseInt(readFileSync(file, "utf8"), 10);
-  if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid) return undefined;
+  if (!Number.isInteger(pid) || pid <= 0) return undefined;
   try {
     process.kill(pid, 0);
     return pid;
@@ -31,7 +31,8 @@ export function claimDataDir(folder: string): () => void {
   try {
     for (let attempt = 1; ; attempt++) {
       const pid = runningOn(folder);
-      if (pid !== undefined) {
+      // A container's process is number 1 again after a restart: our own number in the file is a dead predecessor's.
+      if (pid !== undefined && pid !== process.pid) {
         throw new Error(
           `A marketplace runs on ${folder} already (process ${pid}). End it first, or give this one a folder and a port of its own: --data-dir FOLDER --port NUMBER.`,
         );
