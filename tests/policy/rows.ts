@@ -83,6 +83,7 @@ export const rows: Readonly<Record<string, Row>> = {
   "catalog.v1.CatalogService/PublishListing": owned(
     "NOT_YOUR_LISTING",
     command((f) => ({ listingId: f.draftId })),
+    { other: "LISTING_NOT_FOUND" },
   ),
   "catalog.v1.CatalogService/WithdrawListing": owned(
     "NOT_YOUR_LISTING",
