@@ -43,6 +43,10 @@ export function quote(buyerId: string, wanted: readonly PlaceOrderLine[], listin
     if (listing.sellerId === buyerId) {
       fail(OWN_LISTING, { metadata });
     }
+    if (listing.state === ListingState.DRAFT) {
+      // The catalog shows drafts to services; to a buyer another seller's draft is not there.
+      fail(LISTING_NOT_FOUND, { metadata });
+    }
     if (listing.state !== ListingState.ACTIVE || listing.publishTime === undefined) {
       fail(LISTING_NOT_AVAILABLE, { metadata });
     }

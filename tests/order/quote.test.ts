@@ -97,11 +97,16 @@ describe("A quote", () => {
     });
   }
 
-  for (const state of [ListingState.DRAFT, ListingState.RESERVED, ListingState.SOLD, ListingState.WITHDRAWN]) {
+  for (const state of [ListingState.RESERVED, ListingState.SOLD, ListingState.WITHDRAWN]) {
     it(`of a listing in the state ${state} is refused with LISTING_NOT_AVAILABLE`, () => {
       assert.equal(reasonOf(refusalOf(buyer, [wanted(golf)], [listing("golf", { state })])), "LISTING_NOT_AVAILABLE");
     });
   }
+
+  it("of another seller's draft is refused as if it were not there", () => {
+    const draft = listing("golf", { state: ListingState.DRAFT });
+    assert.equal(reasonOf(refusalOf(buyer, [wanted(golf)], [draft])), "LISTING_NOT_FOUND");
+  });
 
   it("names the price now when it has changed", () => {
     const error = refusalOf(buyer, [wanted(golf)], [listing("golf", { amountMinor: 1300n })]);

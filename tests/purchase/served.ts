@@ -1,0 +1,167 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { createClient } from "@connectrpc/connect";
+import { sql } from "kysely";
+import { OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
+import { type ManualClock, manualClock } from "#runtime/clock.ts";
+import type { Log } from "#runtime/log.ts";
+import { startServer } from "#runtime/server.ts";
+import { embeddedVerifiers, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
+import { openMarketplace } from "../../services/marketplace.ts";
+import { seed } from "../../tools/seed/seed.ts";
+import { quietLog, temporaryFolder } from "../support/database.ts";
+import { demo } from "../support/marketplace.ts";
+import { signedIn } from "../support/server.ts";
+import { type Answer, type Body, type CallSettings, type Method, post, type Way, waysTo } from "./ways.ts";
+
+/** Every row that is kept, as JSON, by database and table: "payment.payout". */
+export type Kept = ReadonlyMap<string, readonly string[]>;
+
+/** Whom a call is made as: a demo account by its name; undefined for nobody. */
+export type Who = string | undefined;
+
+/** The whole marketplace behind a real server with the demo accounts and listings, called as from far away, and a look at all it keeps. */
+export interface Served {
+  readonly url: string;
+  readonly clock: ManualClock;
+  readonly ways: readonly Way[];
+  /** A token of a demo account; `ttlMs` may be negative. */
+  token(who: string, ttlMs?: number): Promise<string>;
+  /** Calls in the first of the ways, Connect JSON, unless another is given. */
+  call(who: Who, method: Method, request: object, settings?: CallSettings & { way?: Way | undefined }): Promise<Answer>;
+  /** As `call`, and expects it to succeed. */
+  // biome-ignore lint/suspicious/noExplicitAny: the answer is JSON of whatever method was called.
+  ok(who: Who, method: Method, request: object, settings?: CallSettings & { way?: Way | undefined }): Promise<any>;
+  /** Sends a body as it is. */
+  post(who: Who, method: Method, body: Body, headers?: Record<string, string>): Promise<Answer>;
+  /** Waits until all events are applied and all due jobs are done. */
+  settle(): Promise<void>;
+  /** All that is kept, once all is settled. */
+  kept(): Promise<Kept>;
+  /** Runs something that must not leave a trace in any database, nor at the processor; fails with the rows that it left. */
+  leavingNothing<T>(work: () => Promise<T>): Promise<T>;
+  /** Expects that the books are right, as an operator would ask. */
+  assertBalanced(): Promise<void>;
+  /** Keeps others from writing to a service's database until the function it gives is called. */
+  lock(service: string): () => void;
+  stop(): Promise<void>;
+}
+
+/** Opens, seeds and serves a marketplace of its own for a test, which stops it. */
+export async function serveMarketplace({ log = quietLog }: { log?: Log } = {}): Promise<Served> {
+  const folder = temporaryFolder();
+  const keys = await temporaryKeys();
+  const clock = manualClock();
+  const marketplace = await openMarketplace({ dataDir: folder.path, keys, clock, log, baseUrl: () => "http://localhost" });
+  const verifiers = embeddedVerifiers(keys);
+  const server = await startServer({ modules: marketplace.modules, port: 0, host: "127.0.0.1", verifiers, log });
+  await marketplace.start();
+  await seed((account, service) =>
+    createClient(service, marketplace.directory.transport(service, undefined, [signedIn(keys, demo(account.name))])),
+  );
+  const { ways, close } = waysTo(server.url);
+  const token = (who: string, ttlMs?: number) => {
+    const { account, operator } = demo(who);
+    return signAccountToken(keys, { accountId: account, operator, ...(ttlMs === undefined ? {} : { ttlMs }) });
+  };
+  const call: Served["call"] = async (who, method, request, { way = ways[0] as Way, ...settings } = {}) =>
+    way.call(method, request, { ...(who === undefined ? {} : { token: await token(who) }), ...settings });
+  const kept = async () => {
+    await marketplace.settle();
+    return read(marketplace.modules, join(folder.path, "processor.db"));
+  };
+  return {
+    url: server.url,
+    clock,
+    ways,
+    token,
+    call,
+    async ok(who, method, request, settings) {
+      const answer = await call(who, method, request, settings);
+      assert.equal(answer.code, undefined, `${method.name}: ${answer.reason} ${answer.message}`);
+      return answer.json;
+    },
+    async post(who, method, body, headers = {}) {
+      const authorization = who === undefined ? {} : { authorization: `Bearer ${await token(who)}` };
+      return post(server.url, `${method.parent.typeName}/${method.name}`, body, { ...authorization, ...headers });
+    },
+    settle: () => marketplace.settle(),
+    kept,
+    async leavingNothing(work) {
+      const before = await kept();
+      const result = await work();
+      assert.deepEqual(difference(before, await kept()), []);
+      return result;
+    },
+    async assertBalanced() {
+      await marketplace.settle();
+      const { balanced, checks } = await createClient(
+        OpsService,
+        marketplace.directory.transport(OpsService, undefined, [signedIn(keys, demo("olga"))]),
+      ).checkBooks({});
+      assert.deepEqual(
+        checks.flatMap((check) => check.findings),
+        [],
+      );
+      assert.ok(balanced);
+    },
+    lock(service) {
+      const other = new DatabaseSync(join(folder.path, `${service}.db`), { timeout: 1_000 });
+      other.exec("begin immediate");
+      return () => {
+        other.exec("rollback");
+        other.close();
+      };
+    },
+    async stop() {
+      close();
+      await server.stop(0);
+      await marketplace.stop();
+      folder.remove();
+    },
+  };
+}
+
+/** What came and what went between two looks: "+payment.payout {…}". */
+export function difference(before: Kept, after: Kept): string[] {
+  const changes: string[] = [];
+  for (const table of new Set([...before.keys(), ...after.keys()])) {
+    const was = new Set(before.get(table));
+    const is = new Set(after.get(table));
+    for (const row of is) if (!was.has(row)) changes.push(`+${table} ${row.slice(0, 300)}`);
+    for (const row of was) if (!is.has(row)) changes.push(`-${table} ${row.slice(0, 300)}`);
+  }
+  return changes;
+}
+
+type Modules = Awaited<ReturnType<typeof openMarketplace>>["modules"];
+type Row = Record<string, unknown>;
+
+/** Leases and the runs of recurring jobs come and go by themselves; every other row is somebody's doing. */
+async function read(modules: Modules, processorFile: string): Promise<Kept> {
+  const kept = new Map<string, readonly string[]>();
+  for (const { name, database } of modules) {
+    if (database === undefined) continue;
+    const tables = await sql<{
+      name: string;
+    }>`select name from sqlite_master where type = 'table' and name not like 'sqlite_%'`.execute(database.sql);
+    for (const table of tables.rows) {
+      if (table.name === "lease") continue;
+      const { rows } = await sql<Row>`select * from ${sql.table(table.name)}`.execute(database.sql);
+      kept.set(`${name}.${table.name}`, rows.filter((row) => row.job_key !== "recurring").map(written));
+    }
+  }
+  const processor = new DatabaseSync(processorFile, { readOnly: true, readBigInts: true });
+  for (const table of ["operation", "attempt"]) {
+    kept.set(`processor.${table}`, (processor.prepare(`select * from ${table}`).all() as Row[]).map(written));
+  }
+  processor.close();
+  return kept;
+}
+
+function written(row: Row): string {
+  return JSON.stringify(row, (_, value) =>
+    typeof value === "bigint" ? String(value) : value instanceof Uint8Array ? Buffer.from(value).toString("base64") : value,
+  );
+}
