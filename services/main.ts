@@ -90,6 +90,7 @@ function endOnSignal(stop: () => Promise<void>): void {
     process.on(signal, () => {
       if (ending) process.exit(code);
       ending = true;
+      process.stderr.write("Ending: calls in flight may finish. A second signal ends at once.\n");
       stop().then(
         () => process.exit(0),
         () => process.exit(1),

@@ -26,9 +26,8 @@ describe("the README's purchase", function () {
     assert.equal(blocks.length, 5, "the README shows the purchase in five steps");
     const output = await shell(blocks.join("\n"), env);
     const answers = output
-      .trim()
       .split("\n")
-      .flatMap((line) => line.split(/(?<=\})(?=\{)/))
+      .filter((line) => line !== "")
       .map((line) => JSON.parse(line));
     const [found, shipped, confirmed, balance, payout, listing, books] = answers;
     assert.equal(answers.length, 7, output);
