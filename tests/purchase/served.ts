@@ -7,7 +7,7 @@ import { OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import type { Log } from "#runtime/log.ts";
 import { startServer } from "#runtime/server.ts";
-import { embeddedVerifiers, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, serviceTokens, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
 import { openMarketplace } from "../../services/marketplace.ts";
 import { seed } from "../../tools/seed/seed.ts";
 import { quietLog, temporaryFolder } from "../support/database.ts";
@@ -28,6 +28,8 @@ export interface Served {
   readonly ways: readonly Way[];
   /** A token of a demo account; `ttlMs` may be negative. */
   token(who: string, ttlMs?: number): Promise<string>;
+  /** A token of a service, for `x-souk-service-token`. */
+  serviceToken(service: string): Promise<string>;
   /** Calls in the first of the ways, Connect JSON, unless another is given. */
   call(who: Who, method: Method, request: object, settings?: CallSettings & { way?: Way | undefined }): Promise<Answer>;
   /** As `call`, and expects it to succeed. */
@@ -76,6 +78,7 @@ export async function serveMarketplace({ log = quietLog }: { log?: Log } = {}): 
     clock,
     ways,
     token,
+    serviceToken: (service) => serviceTokens(keys, service)(),
     call,
     async ok(who, method, request, settings) {
       const answer = await call(who, method, request, settings);

@@ -90,6 +90,7 @@ export async function post(url: string, path: string, body: Body, headers: Recor
 async function readAnswer(response: Response, output: DescMessage | undefined): Promise<Answer> {
   const bytes = new Uint8Array(await response.arrayBuffer());
   if (response.ok && output !== undefined) return good(response.status, toJson(output, fromBinary(output, bytes)));
+  if (response.headers.get("content-type") === "application/proto") return good(response.status, null);
   const json = JSON.parse(new TextDecoder().decode(bytes));
   if (response.ok) return good(response.status, json);
   const details = ((json.details ?? []) as { type: string; value: string }[]).map(({ type, value }) => ({
