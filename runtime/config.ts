@@ -93,7 +93,14 @@ const SETTINGS = {
 } satisfies Readonly<Record<string, Setting<unknown>>>;
 
 /** Variables of the tools beside the server. They are no mistake, and not ours to read. */
-const TOOLS_VARIABLES = new Set(["SOUK_TOKEN", "SOUK_URL", "SOUK_LANDED_REF"]);
+const TOOLS_VARIABLES = new Set([
+  "SOUK_TOKEN",
+  "SOUK_URL",
+  "SOUK_LANDED_REF",
+  "SOUK_TEST_MYSQL_URL",
+  "SOUK_TEST_REDIS_URL",
+  "SOUK_TEST_STORE",
+]);
 
 /** What production needs in place of each embedded part, none of which it ever falls back to. */
 const EMBEDDED_PARTS = [

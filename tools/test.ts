@@ -4,6 +4,7 @@ import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { type Check, type Choice, checks, type Outcome } from "./checks/list.ts";
 import { stopAll } from "./checks/run.ts";
+import { stopStores } from "./checks/stores.ts";
 
 const CHECKS_AT_ONCE = 2;
 
@@ -104,7 +105,7 @@ async function main(): Promise<void> {
       process.kill(process.pid, signal);
     });
   }
-  const results = await runAll(selection.chosen, selection.choice);
+  const results = await runAll(selection.chosen, selection.choice).finally(stopStores);
   let passed = 0;
   let failed = 0;
   for (const { outcome } of results) {

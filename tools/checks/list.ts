@@ -2,6 +2,7 @@ import { staleFiles } from "./generated.ts";
 import { findLanded, withContractOf } from "./landed.ts";
 import { runTests } from "./mocha.ts";
 import { type Finished, runNode } from "./run.ts";
+import { startForTests } from "./stores.ts";
 
 /** What a check found. It counts as one; `passed` and `failed` count the tests inside it, where it has any. */
 export interface Outcome {
@@ -69,6 +70,11 @@ export const checks: readonly Check[] = [
     name: "types",
     about: "the compiler's types (tsc)",
     run: async () => ofExit(await runNode("node_modules/typescript/bin/tsc", ["-p", "."])),
+  },
+  {
+    name: "stores",
+    about: "a MariaDB and a Redis for the tests; fetched once where there are none",
+    run: startForTests,
   },
   { name: "buf-lint", about: "the contract's style", run: async () => ofExit(await buf("lint")) },
   {

@@ -1,0 +1,26 @@
+import { type Stores, startStores, TEST_MYSQL_VARIABLE, TEST_REDIS_VARIABLE } from "../stores/stores.ts";
+import type { Outcome } from "./list.ts";
+
+let stores: Stores | undefined;
+
+/**
+ * Starts a MariaDB and a Redis for the tests and hands them on to every process that is started from here, by environment. Servers that the
+ * environment names already are only used.
+ */
+export async function startForTests(): Promise<Outcome> {
+  const named = [TEST_MYSQL_VARIABLE, TEST_REDIS_VARIABLE].filter((variable) => process.env[variable]);
+  const env = { ...process.env };
+  try {
+    stores = await startStores({}, env);
+  } catch (error) {
+    return { ok: false, output: error instanceof Error ? error.message : String(error) };
+  }
+  process.env[TEST_MYSQL_VARIABLE] = stores.mysqlAdminUrl;
+  process.env[TEST_REDIS_VARIABLE] = stores.redisUrl;
+  return { ok: true, output: "", note: named.length > 0 ? `named by ${named.join(" and ")}` : "private MariaDB and Redis" };
+}
+
+/** Ends what was started; without it they would end with this process. */
+export async function stopStores(): Promise<void> {
+  await stores?.stop();
+}

@@ -1,0 +1,81 @@
+// Debian's packages without installing them: apt resolves, fetches and verifies, dpkg-deb unpacks into a folder. Works without root, because
+// everything that apt writes goes into a folder of our own.
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+
+/**
+ * What is unpacked: the servers and libraries. The C library is not: it has to be the one that the machine's own loader belongs to. The rest of what
+ * a package depends on is there for its installation.
+ */
+const UNPACKED = /^(mariadb-server-core|redis-server|redis-tools|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
+const MAX_FETCH_MS = 10 * 60_000;
+
+/** Why packages cannot be fetched on this machine, as a sentence; undefined where they can. */
+export function cannotFetch(): string | undefined {
+  const has = (program: string) => spawnSync(program, ["--version"]).status === 0;
+  return process.platform === "linux" && has("apt-get") && has("dpkg-deb")
+    ? undefined
+    : "Packages can be fetched only with apt (Debian, Ubuntu) or Homebrew (macOS).";
+}
+
+/**
+ * Fetches a package with all it depends on and unpacks it into a folder, which appears by one rename. What the machine has installed does not
+ * matter, and is not changed.
+ *
+ * @returns what apt said, when it did not work
+ */
+export function fetchPackages(name: string, folder: string): string | undefined {
+  const work = mkdtempSync(`${folder}.fetching-`);
+  try {
+    const problem = download(name, work);
+    if (problem !== undefined) return problem;
+    const archives = path.join(work, "archives");
+    const root = path.join(work, "root");
+    mkdirSync(root);
+    for (const file of readdirSync(archives)) {
+      if (!UNPACKED.test(file)) continue;
+      const { status, stderr } = spawnSync("dpkg-deb", ["-x", path.join(archives, file), root], { encoding: "utf8" });
+      if (status !== 0) return stderr;
+    }
+    renameSync(root, folder);
+    return undefined;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function download(name: string, work: string): string | undefined {
+  for (const part of ["archives/partial", "lists/partial", "cache"]) mkdirSync(path.join(work, part), { recursive: true });
+  writeFileSync(path.join(work, "status"), "");
+  const install = ["-y", "--no-install-recommends", "--download-only", "install", name];
+  // The machine's own lists do where they are there and new enough.
+  if (apt(work, false, install) === undefined) return undefined;
+  return apt(work, true, ["update"]) ?? apt(work, true, install);
+}
+
+/** Runs apt-get on folders of our own; gives what it said when it failed. */
+function apt(work: string, ownLists: boolean, args: readonly string[]): string | undefined {
+  const settings = [
+    `Dir::State::status "${work}/status";`,
+    `Dir::Cache "${work}/cache";`,
+    `Dir::Cache::archives "${work}/archives";`,
+    ...(ownLists ? [`Dir::State::lists "${work}/lists";`] : []),
+    'Debug::NoLocking "true";',
+    'APT::Sandbox::User "";',
+    // Hooks of the machine would tidy up or tell services about what does not concern them.
+    "#clear APT::Update::Pre-Invoke;",
+    "#clear APT::Update::Post-Invoke;",
+    "#clear APT::Update::Post-Invoke-Success;",
+    "#clear DPkg::Post-Invoke;",
+  ];
+  const file = path.join(work, "apt.conf");
+  writeFileSync(file, `${settings.join("\n")}\n`);
+  const { status, error, stdout, stderr } = spawnSync("apt-get", ["-q", `-c=${file}`, ...args], {
+    encoding: "utf8",
+    timeout: MAX_FETCH_MS,
+    env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive" },
+  });
+  return status === 0 ? undefined : (error?.message ?? `${stdout}${stderr}`);
+}
