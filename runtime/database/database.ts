@@ -1,17 +1,13 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { create, type DescMessage, type Message, type MessageShape } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
-import {
-  type EntityName,
-  type EntitySchemaWithMeta,
-  type InferClassEntityDB,
-  type InferKyselyDB,
+import type {
+  EntityName,
+  EntitySchemaWithMeta,
+  InferClassEntityDB,
+  InferKyselyDB,
   MikroORM,
-  type SqlEntityManager,
+  SqlEntityManager,
 } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
@@ -19,10 +15,11 @@ import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { isContention, isLockTimeout } from "./errors.ts";
 import { type Migration, migrate } from "./migrations.ts";
+import { openMysql } from "./mysql.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
-import { sqliteDialect } from "./sqlite.ts";
-import { SoukSqliteOrmDriver } from "./sqlite-orm.ts";
+import { openSqlite } from "./sqlite.ts";
+import type { Store, StoreOptions } from "./store.ts";
 import { type RuntimeTables, runtimeMigrations } from "./tables.ts";
 import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
 
@@ -40,7 +37,10 @@ export type TablesOf<E extends readonly unknown[]> = InferKyselyDB<Extract<E[num
 export interface DatabaseOptions<E extends readonly EntityName[]> {
   /** The owner, such as "catalog". */
   service: string;
-  /** `sqlite:<path>` or `sqlite::memory:` (a temporary file, gone at the end). */
+  /**
+   * `sqlite:<path>`, `sqlite::memory:` (a temporary file, gone at the end), `mariadb://<user>:<password>@<host>:<port>/<name>`, or the same with
+   * `mysql:` for MySQL 8. `?pool=20` bounds the connections of this process to it; 10 unless given.
+   */
   url: string;
   /** The service's entities, listed one by one: classes, or schemas made by `defineEntity`. */
   entities: E;
@@ -135,91 +135,32 @@ export interface Database<Tables = unknown> {
 export async function openDatabase<const E extends readonly EntityName[]>(
   options: DatabaseOptions<E>,
 ): Promise<Database<TablesOf<E>>> {
-  const place = await placeOf(options.url);
-  const bigints = new Set<string>();
-  const orm = await MikroORM.init({
-    driver: SoukSqliteOrmDriver,
-    driverOptions: sqliteDialect(place.file, (column) => bigints.has(column) || column.endsWith("_minor")),
-    dbName: place.file,
-    entities: options.entities as unknown as EntityName[],
-    discovery: { warnWhenNoEntities: false },
-    metadataCache: { enabled: false },
-    ensureDatabase: false,
-    logger: (message) => options.log.debug({ database: options.service }, message),
-  });
+  const store = await openStore(options);
   try {
-    // MikroORM connects at its first statement, which would be inside a transaction.
-    await orm.connect();
-    for (const column of exactColumns(orm)) {
-      bigints.add(column);
-    }
-    const sql = orm.em.getKysely() as unknown as Kysely<unknown>;
-    await migrate(sql, "runtime", runtimeMigrations, options.clock.now());
-    await migrate(sql, options.service, options.migrations, options.clock.now());
+    await store.migrating(async (place) => {
+      await migrate(place, "runtime", runtimeMigrations, options.clock.now());
+      await migrate(place, options.service, options.migrations, options.clock.now());
+    });
   } catch (error) {
-    await orm.close(true);
-    place.remove();
+    await store.close();
     throw error;
   }
-  return new OpenDatabase(orm, options, place.remove) as unknown as Database<TablesOf<E>>;
+  return new OpenDatabase(store, options) as unknown as Database<TablesOf<E>>;
 }
 
-interface Place {
-  readonly file: string;
-  remove(): void;
-}
-
-const leftovers = new Set<string>();
-
-function removeLeftovers(): void {
-  for (const folder of leftovers) {
-    rmSync(folder, { recursive: true, force: true });
+/** The URL decides: `sqlite:`, `mariadb:` or `mysql:`. */
+async function openStore(options: StoreOptions): Promise<Store> {
+  switch (/^([a-z]+):/.exec(options.url)?.[1]) {
+    case "sqlite":
+      return openSqlite(options);
+    case "mariadb":
+    case "mysql":
+      return openMysql(options);
+    default:
+      throw new Error(
+        `the database URL of "${options.service}" is not understood: sqlite:<path>, mariadb://<user>:<password>@<host>:<port>/<name>, or mysql://….`,
+      );
   }
-}
-
-async function placeOf(url: string): Promise<Place> {
-  if (!url.startsWith("sqlite:") || url.length === "sqlite:".length) {
-    throw new Error(`the database URL "${url}" is not understood: sqlite:<path>, or sqlite::memory:.`);
-  }
-  const path = url.slice("sqlite:".length);
-  if (path === ":memory:") {
-    // A real file: only then can the reader and the writer be two connections as they are in production.
-    const folder = mkdtempSync(join(tmpdir(), "souk-"));
-    // One listener for all of them: a test run opens hundreds.
-    if (leftovers.size === 0) {
-      process.removeListener("exit", removeLeftovers);
-      process.once("exit", removeLeftovers);
-    }
-    leftovers.add(folder);
-    return {
-      file: join(folder, "memory.db"),
-      remove: () => {
-        leftovers.delete(folder);
-        rmSync(folder, { recursive: true, force: true });
-      },
-    };
-  }
-  await mkdir(dirname(path), { recursive: true });
-  return { file: path, remove: () => {} };
-}
-
-/** The columns that entities declare as `bigint` in TypeScript. */
-function exactColumns(orm: MikroORM): Set<string> {
-  const exact = new Set<string>();
-  const plain = new Set<string>();
-  for (const meta of orm.getMetadata().getAll().values()) {
-    for (const property of meta.props) {
-      for (const column of property.fieldNames ?? []) {
-        (property.runtimeType === "bigint" ? exact : plain).add(column);
-      }
-    }
-  }
-  for (const column of exact) {
-    if (plain.has(column)) {
-      throw new Error(`the column "${column}" is a bigint in one entity and not in another: name them apart.`);
-    }
-  }
-  return exact;
 }
 
 class OpenDatabase implements Database {
@@ -228,13 +169,14 @@ class OpenDatabase implements Database {
   readonly log: Log;
   readonly sql: Kysely<RuntimeTables>;
   readonly #orm: MikroORM;
-  readonly #remove: () => void;
+  readonly #store: Store;
   readonly #listeners = new Set<(committed: Committed) => void>();
   readonly #answerWaiters = new Map<string, Set<() => void>>();
 
-  constructor(orm: MikroORM, options: DatabaseOptions<readonly EntityName[]>, remove: () => void) {
+  constructor(store: Store, options: DatabaseOptions<readonly EntityName[]>) {
+    const { orm } = store;
     this.#orm = orm;
-    this.#remove = remove;
+    this.#store = store;
     this.service = options.service;
     this.clock = options.clock;
     this.log = options.log;
@@ -464,8 +406,7 @@ class OpenDatabase implements Database {
   }
 
   async close(): Promise<void> {
-    await this.#orm.close(true);
-    this.#remove();
+    await this.#store.close();
   }
 }
 

@@ -47,3 +47,21 @@ export function refuseInsideTransaction(database: string, what: string): void {
       : "finish the transaction first (no network call inside a database transaction)";
   throw new Error(`${what} of database "${database}" inside an open transaction of "${scope.database}": ${advice}.`);
 }
+
+/**
+ * Throws at a statement that would run beside the transaction around the running code: a write would wait for the transaction for ever, a read
+ * would not see its changes, and either takes a second connection from a pool.
+ */
+export function refuseBesideTransaction(): void {
+  const scope = currentScope();
+  if (scope !== undefined) {
+    throw new Error(`a statement beside the open transaction of "${scope.database}": use the transaction's tx.em and tx.sql.`);
+  }
+}
+
+/** The deadline passed while waiting for another transaction to end, or for a connection. */
+export class LockTimeout extends Error {
+  constructor() {
+    super("database is locked: the deadline passed while waiting for another transaction");
+  }
+}

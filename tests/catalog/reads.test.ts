@@ -17,6 +17,7 @@ import { brandKey } from "../../services/catalog/brands.ts";
 import { categoryTree } from "../../services/catalog/categories.ts";
 import { catalogReads } from "../../services/catalog/reads.ts";
 import { callContext } from "../support/call.ts";
+import { testStore } from "../support/database.ts";
 import { refused } from "../support/refused.ts";
 import { type DraftFields, draft, type Marketplace, openMarketplace } from "./marketplace.ts";
 
@@ -286,7 +287,8 @@ describe("the catalog's questions", () => {
     await reads.listBrands(of(ListBrandsRequestSchema, { prefix: "a" }, ["ab"], listBrands), call(listBrands));
     await reads.batchGetListings(callOf(call(scanListings)), create(BatchGetListingsRequestSchema, { listingIds: ["a", "b"] }));
     assert.equal(asked.length, 7);
-    for (const node of asked) {
+    // MariaDB plans by what its tables hold, and these are empty.
+    for (const node of testStore === "sqlite" ? asked : []) {
       const query = sql.getExecutor().compileQuery(node, createQueryId());
       const explained = CompiledQuery.raw(`explain query plan ${query.sql}`, [...query.parameters]);
       const { rows } = await sql.executeQuery<{ detail: string }>(explained);

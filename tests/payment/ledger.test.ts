@@ -144,9 +144,9 @@ describe("the ledger", () => {
         .set({ [column]: value })
         .where("ledger_account_id", "=", seller)
         .execute();
-    await assert.rejects(write("credits_posted_minor", -1n), /CHECK/);
-    await assert.rejects(write("debits_posted_minor", 1n), /CHECK/);
-    await assert.rejects(record(transfer("CAPTURE", 0n)), /CHECK/);
+    await assert.rejects(write("credits_posted_minor", -1n), /ledger_account_positive/);
+    await assert.rejects(write("debits_posted_minor", 1n), /ledger_account_covered/);
+    await assert.rejects(record(transfer("CAPTURE", 0n)), /ledger_transfer_amount/);
   });
 
   it("keeps a statement with the balance after each line", async () => {

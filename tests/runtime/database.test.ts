@@ -4,11 +4,14 @@ import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { LockMode } from "@mikro-orm/core";
+import { sql } from "kysely";
 import { systemClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
+import type { Transaction } from "#runtime/database/transaction.ts";
 import { reasonOf } from "#runtime/errors.ts";
-import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
+import { databasePlace, memoryDatabase, quietLog } from "../support/database.ts";
 import { Pot, pot, potMigrations } from "./pots.ts";
 
 type PotDatabase = Database<TablesOf<readonly [typeof Pot]>>;
@@ -129,12 +132,12 @@ describe("the database", () => {
     assert.equal(await count(), 1);
   });
 
-  it("runs transactions one after another, none lost", async () => {
+  it("runs transactions that lock what they change one after another, none lost", async () => {
     await database.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
     await Promise.all(
       Array.from({ length: 50 }, () =>
         database.transaction(async (tx) => {
-          const row = await tx.em.findOneOrFail(Pot, "a");
+          const row = await tx.em.findOneOrFail(Pot, "a", { lockMode: LockMode.PESSIMISTIC_WRITE });
           await sleep(0);
           row.balanceMinor += 1n;
         }),
@@ -166,11 +169,15 @@ describe("the database", () => {
 
   it("gives up waiting for another transaction when the deadline passes or the caller goes away", async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const first = database.transaction(() => promise);
-    const second = database.transaction(async () => {}, { deadline: Date.now() + 20 });
+    const insert = (tx: Transaction<TablesOf<readonly [typeof Pot]>>) => tx.sql.insertInto("pot").values(pot("a")).execute();
+    const first = database.transaction(async (tx) => {
+      await insert(tx);
+      await promise;
+    });
+    const second = database.transaction(insert, { deadline: Date.now() + 20 });
     await assert.rejects(second, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
     const gone = new AbortController();
-    const third = database.transaction(async () => {}, { signal: gone.signal });
+    const third = database.transaction(insert, { signal: gone.signal });
     gone.abort();
     await assert.rejects(third, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
     resolve();
@@ -202,21 +209,24 @@ describe("the database", () => {
   });
 });
 
-describe("a database file", () => {
-  const folder = temporaryFolder();
-  after(() => folder.remove());
+describe("a database that several programs open", () => {
+  let place: Awaited<ReturnType<typeof databasePlace>>;
+  before(async () => {
+    place = await databasePlace("pots");
+  });
+  after(() => place.remove());
 
-  const open = (migrations = potMigrations, name = "pots.db") =>
-    openDatabase({
-      service: "pots",
-      url: `sqlite:${join(folder.path, name)}`,
-      entities: [Pot],
-      migrations,
-      clock: systemClock,
-      log: quietLog,
-    });
+  const open = (migrations = potMigrations, url = place.url) =>
+    openDatabase({ service: "pots", url, entities: [Pot], migrations, clock: systemClock, log: quietLog });
 
-  it("is shared by two programs, which wait for one another without losing a change", async () => {
+  it("is migrated by one of them when all start at once", async () => {
+    const own = await databasePlace("pots");
+    const all = await Promise.all(Array.from({ length: 6 }, () => open(potMigrations, own.url)));
+    await Promise.all(all.map((database) => database.close()));
+    await own.remove();
+  });
+
+  it("is shared by them, who wait for one another without losing a change", async () => {
     const [one, two] = await Promise.all([open(), open()]);
     await one.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
     const add = (database: typeof one) =>
@@ -240,25 +250,27 @@ describe("a database file", () => {
     await assert.rejects(open(potMigrations), /0002-second/);
   });
 
-  it("keeps nothing of a migration that fails", async () => {
+  it("runs a migration again that failed halfway", async () => {
+    const own = await databasePlace("pots");
+    const create = (sql: Parameters<(typeof potMigrations)[0]["up"]>[0]) =>
+      sql.schema.createTable("half").addColumn("id", "integer").execute();
     const broken = {
-      name: "0002-broken",
-      async up(sql: Parameters<(typeof potMigrations)[0]["up"]>[0]) {
-        await sql.schema.createTable("half").addColumn("id", "integer").execute();
+      name: "0002-half",
+      async up(sql: Parameters<typeof create>[0]) {
+        await create(sql);
         throw new Error("broken");
       },
     };
-    await assert.rejects(open([...potMigrations, broken], "broken.db"), /broken/);
-    const mended = {
-      name: "0002-broken",
-      up: (sql: Parameters<typeof broken.up>[0]) => sql.schema.createTable("half").addColumn("id", "integer").execute(),
-    };
-    await (await open([...potMigrations, mended], "broken.db")).close();
+    await assert.rejects(open([...potMigrations, broken], own.url), /broken/);
+    const mended = await open([...potMigrations, { name: "0002-half", up: create }], own.url);
+    assert.deepEqual(await sql`select id from half`.execute(mended.sql).then(({ rows }) => rows), []);
+    await mended.close();
+    await own.remove();
   });
 
   it("has every change that was acknowledged before the process was killed, and its event", async () => {
-    const url = `sqlite:${join(folder.path, "killed.db")}`;
-    const child = spawn(process.execPath, [join(import.meta.dirname, "committer.ts"), url], {
+    const own = await databasePlace("pots");
+    const child = spawn(process.execPath, [join(import.meta.dirname, "committer.ts"), own.url], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     const acknowledged: string[] = [];
@@ -269,7 +281,7 @@ describe("a database file", () => {
       }
     }
     assert.ok(acknowledged.length >= 30);
-    const database = await open(potMigrations, "killed.db");
+    const database = await open(potMigrations, own.url);
     const pots = new Set((await database.sql.selectFrom("pot").select("pot_id").execute()).map((row) => row.pot_id));
     const events = new Set(
       (await database.sql.selectFrom("outbox").select("aggregate_id").execute()).map((row) => row.aggregate_id),
@@ -280,5 +292,6 @@ describe("a database file", () => {
     );
     assert.deepEqual(events, pots);
     await database.close();
+    await own.remove();
   });
 });

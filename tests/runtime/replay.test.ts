@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -10,7 +9,7 @@ import { type Database, openDatabase, type TablesOf } from "#runtime/database/da
 import { fail, metadataOf, reason, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { callContext } from "../support/call.ts";
-import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
+import { databasePlace, memoryDatabase, quietLog } from "../support/database.ts";
 import { Pot, pot, potMigrations } from "./pots.ts";
 
 const REFUSED = reason("REFUSED", Code.FailedPrecondition, "The test refuses.");
@@ -166,11 +165,11 @@ describe("replay", () => {
   });
 
   it("finds the answer that another process stored", async () => {
-    const folder = temporaryFolder();
+    const place = await databasePlace("pots");
     const open = () =>
       openDatabase({
         service: "pots",
-        url: `sqlite:${join(folder.path, "pots.db")}`,
+        url: place.url,
         entities: [Pot],
         migrations: potMigrations,
         clock: manualClock(),
@@ -186,7 +185,7 @@ describe("replay", () => {
     const got = await repeat;
     assert.equal(!got.first && got.answer.stock?.listingId, "x3");
     await Promise.all([one.close(), two.close()]);
-    folder.remove();
+    await place.remove();
   });
 });
 

@@ -6,17 +6,21 @@ import pino from "pino";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
 import type { Migration } from "#runtime/database/migrations.ts";
+import { emptyDatabase } from "./mariadb.ts";
 
 /** A log that says nothing; give the level "debug" to see what happens. */
 export const quietLog = pino({ level: process.env.TEST_LOG ?? "silent" });
 
-/** A database of a service's own tables in a temporary file, and the clock that drives it. */
+/** On which tables this run of the tests works; `SOUK_TEST_STORE=mariadb` chooses the production ones. */
+export const testStore: "sqlite" | "mariadb" = process.env.SOUK_TEST_STORE === "mariadb" ? "mariadb" : "sqlite";
+
+/** A database of a service's own tables, and the clock that drives it. */
 export interface TestDatabase<Tables> {
   database: Database<Tables>;
   clock: ManualClock;
 }
 
-/** Opens an empty database with the service's tables. The test closes it. */
+/** Opens an empty database with the service's tables, in a temporary file or on the test run's MariaDB. The test closes it, and it is gone. */
 export async function memoryDatabase<const E extends readonly EntityName[]>(
   entities: E,
   migrations: readonly Migration[],
@@ -24,8 +28,26 @@ export async function memoryDatabase<const E extends readonly EntityName[]>(
 ): Promise<TestDatabase<TablesOf<E>>> {
   const clock = options.clock ?? manualClock();
   const service = options.service ?? "test";
-  const database = await openDatabase({ service, url: "sqlite::memory:", entities, migrations, clock, log: quietLog });
+  const place = await databasePlace(service);
+  const database = await openDatabase({ service, url: place.url, entities, migrations, clock, log: quietLog });
+  const close = database.close.bind(database);
+  database.close = async () => {
+    await close();
+    await place.remove();
+  };
   return { database, clock };
+}
+
+/** Where a test's database may be: a URL that can be opened any number of times, by other processes too, until it is removed. */
+export async function databasePlace(service: string): Promise<{ url: string; remove(): Promise<void> }> {
+  if (testStore === "mariadb") {
+    return emptyDatabase(service);
+  }
+  const folder = temporaryFolder();
+  return {
+    url: `sqlite:${join(folder.path, `${service}.db`)}`,
+    remove: async () => folder.remove(),
+  };
 }
 
 /** A folder of its own for a test's database files. */

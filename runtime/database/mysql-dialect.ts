@@ -1,0 +1,305 @@
+import {
+  CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  type Kysely,
+  MysqlAdapter,
+  MysqlIntrospector,
+  MysqlQueryCompiler,
+  type QueryResult,
+} from "kysely";
+import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
+import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
+import type { IsBigInt } from "./store.ts";
+
+/** How long a statement outside a transaction may take, and the wait for a connection for it. */
+const STATEMENT_TIMEOUT_MS = 30_000;
+
+/** Tables compare text bytewise, spaces at the end included, and hold any Unicode text. */
+export interface TableDefaults {
+  readonly collation: string;
+}
+
+/**
+ * Kysely on a pool of mysql2's. Unlike Kysely's own driver a connection is waited for and used within the deadline of the transaction, one whose state is
+ * unknown is closed rather than used again, and integers come as `sqlite-dialect.ts` gives them: `number`, or `bigint` where `isBigInt` says so or where
+ * a number would not be exact; sums too.
+ */
+export function mysqlDialect(pool: Pool, isBigInt: IsBigInt, tables: TableDefaults): Dialect {
+  return {
+    createDriver: () => new PoolDriver(pool, isBigInt, tables),
+    createQueryCompiler: () => new MysqlQueryCompiler(),
+    createAdapter: () => new MysqlAdapter(),
+    createIntrospector: (db: Kysely<unknown>) => new MysqlIntrospector(db),
+  };
+}
+
+class PoolDriver implements Driver {
+  readonly #pool: Pool;
+  readonly #isBigInt: IsBigInt;
+  readonly #tables: TableDefaults;
+
+  constructor(pool: Pool, isBigInt: IsBigInt, tables: TableDefaults) {
+    this.#pool = pool;
+    this.#isBigInt = isBigInt;
+    this.#tables = tables;
+  }
+
+  async init(): Promise<void> {}
+
+  async acquireConnection(): Promise<MysqlConnection> {
+    refuseBesideTransaction();
+    const scope = startingScope();
+    const raw = await this.#acquire(scope);
+    return new MysqlConnection(raw, this.#isBigInt, this.#tables, scope);
+  }
+
+  /** mysql2 bounds how many wait, and not how long. */
+  #acquire(scope: Scope | undefined): Promise<PoolConnection> {
+    const { promise, resolve, reject } = Promise.withResolvers<PoolConnection>();
+    const giveUp = () => reject(new LockTimeout());
+    const deadline = scope?.deadline ?? Date.now() + STATEMENT_TIMEOUT_MS;
+    const timer = setTimeout(giveUp, Math.max(0, deadline - Date.now()));
+    scope?.signal?.addEventListener("abort", giveUp, { once: true });
+    let waiting = true;
+    this.#pool.getConnection((error, connection) => {
+      if (error) {
+        reject(error);
+      } else if (waiting) {
+        resolve(connection);
+      } else {
+        connection.release();
+      }
+    });
+    return promise.finally(() => {
+      waiting = false;
+      clearTimeout(timer);
+      scope?.signal?.removeEventListener("abort", giveUp);
+    });
+  }
+
+  async beginTransaction(connection: DatabaseConnection): Promise<void> {
+    const own = connection as MysqlConnection;
+    try {
+      await own.executeQuery(CompiledQuery.raw("start transaction"));
+    } catch (error) {
+      // Kysely never gives back a connection whose transaction did not begin.
+      own.close();
+      throw error;
+    }
+  }
+
+  async commitTransaction(connection: DatabaseConnection): Promise<void> {
+    await connection.executeQuery(CompiledQuery.raw("commit"));
+  }
+
+  /** Without an answer the server rolls back when the connection is closed, so this cannot fail. */
+  async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
+    const own = connection as MysqlConnection;
+    if (!own.closed) {
+      await own.executeQuery(CompiledQuery.raw("rollback")).catch(() => own.close());
+    }
+  }
+
+  async releaseConnection(connection: DatabaseConnection): Promise<void> {
+    (connection as MysqlConnection).release();
+  }
+
+  async destroy(): Promise<void> {
+    await new Promise<void>((resolve, reject) => this.#pool.end((error) => (error ? reject(error) : resolve())));
+  }
+}
+
+/** One use of a pooled connection: a single statement, or a transaction from begin to end. */
+export class MysqlConnection implements DatabaseConnection {
+  readonly #raw: PoolConnection;
+  readonly #isBigInt: IsBigInt;
+  readonly #tables: TableDefaults;
+  readonly #scope: Scope | undefined;
+  #resuming = false;
+  closed = false;
+
+  constructor(raw: PoolConnection, isBigInt: IsBigInt, tables: TableDefaults, scope: Scope | undefined) {
+    this.#raw = raw;
+    this.#isBigInt = isBigInt;
+    this.#tables = tables;
+    this.#scope = scope;
+  }
+
+  async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    if (this.closed) {
+      throw new LockTimeout();
+    }
+    try {
+      return await this.#execute<R>(query);
+    } catch (error) {
+      if (isFatal(error)) {
+        this.close();
+      }
+      if ((error as { code?: unknown }).code === "PROTOCOL_SEQUENCE_TIMEOUT") {
+        throw new LockTimeout();
+      }
+      if (this.#resuming && isThereAlready(error)) {
+        return { rows: [] };
+      }
+      throw error;
+    }
+  }
+
+  #execute<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const { promise, resolve, reject } = Promise.withResolvers<QueryResult<R>>();
+    const timeout = this.#scope === undefined ? STATEMENT_TIMEOUT_MS : Math.max(1, this.#scope.deadline - Date.now());
+    const text = CREATE_TABLE.test(query.sql) ? this.#createTable(query.sql) : query.sql;
+    this.#raw.query(
+      { sql: text, values: query.parameters.map(toMysql), timeout },
+      (error: Error | null, result: unknown, fields: FieldPacket[] | undefined) => {
+        if (error !== null) {
+          reject(error);
+        } else if (Array.isArray(result)) {
+          resolve({ rows: this.#exact(result, fields ?? []) as R[] });
+        } else {
+          const { insertId, affectedRows } = result as ResultSetHeader;
+          resolve({
+            rows: [],
+            numAffectedRows: BigInt(affectedRows),
+            ...(Number(insertId) === 0 ? {} : { insertId: BigInt(insertId) }),
+          });
+        }
+      },
+    );
+    return promise;
+  }
+
+  /** A `blob` holds 64 KiB there, which is less than a message may have. */
+  #createTable(text: string): string {
+    return `${text.replaceAll(/\bblob\b/g, "longblob")} engine = InnoDB character set utf8mb4 collate ${this.#tables.collation}`;
+  }
+
+  #exact(rows: Record<string, unknown>[], fields: readonly FieldPacket[]): Record<string, unknown>[] {
+    for (const field of fields) {
+      const convert = converterOf(field, this.#isBigInt(field.name));
+      if (convert !== undefined) {
+        for (const row of rows) {
+          const value = row[field.name];
+          if (value !== null) {
+            row[field.name] = convert(value);
+          }
+        }
+      }
+    }
+    return rows;
+  }
+
+  /** Statements that make what is there already count as done. */
+  async resuming<T>(work: () => Promise<T>): Promise<T> {
+    this.#resuming = true;
+    try {
+      return await work();
+    } finally {
+      this.#resuming = false;
+    }
+  }
+
+  // biome-ignore lint/correctness/useYield: a refusal in the shape Kysely asks for.
+  async *streamQuery<R>(): AsyncIterableIterator<QueryResult<R>> {
+    throw new Error("streaming is not supported: read page by page.");
+  }
+
+  close(): void {
+    if (!this.closed) {
+      this.closed = true;
+      this.#raw.destroy();
+    }
+  }
+
+  release(): void {
+    if (!this.closed) {
+      this.#raw.release();
+    }
+  }
+}
+
+const CREATE_TABLE = /^\s*create table\b/i;
+/** Protocol numbers of column types: BIGINT, DECIMAL (what sums are), and the smaller integers. */
+const LONGLONG = 8;
+const NEWDECIMAL = 246;
+const SMALL_INTEGERS: ReadonlySet<number | undefined> = new Set([1, 2, 3, 9]);
+/** BLOB in its sizes, and BINARY; text has the same numbers and another character set. */
+const BYTES: ReadonlySet<number | undefined> = new Set([249, 250, 251, 252, 253, 254]);
+const BINARY_CHARSET = 63;
+
+function converterOf(field: FieldPacket, exact: boolean): ((value: unknown) => unknown) | undefined {
+  const { columnType } = field;
+  if (columnType === LONGLONG || (columnType === NEWDECIMAL && field.decimals === 0)) {
+    return exact
+      ? (value) => BigInt(value as string)
+      : columnType === LONGLONG
+        ? wide
+        : (value) => wide(Number(value) === 0 ? 0 : value);
+  }
+  if (columnType === NEWDECIMAL) {
+    return Number;
+  }
+  if (SMALL_INTEGERS.has(columnType)) {
+    return exact ? (value) => BigInt(value as number) : undefined;
+  }
+  if (BYTES.has(columnType) && field.characterSet === BINARY_CHARSET) {
+    return plainBytes;
+  }
+  return undefined;
+}
+
+/** An integer as mysql2 gives it: a number, or text where a number might not be exact. */
+function wide(value: unknown): unknown {
+  if (typeof value === "number") {
+    return value;
+  }
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : BigInt(value as string);
+}
+
+/** Not a `Buffer`: bytes look the same whichever store they come from. */
+function plainBytes(value: unknown): unknown {
+  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : value;
+}
+
+/** What mysql2 writes into the text of a statement. */
+function toMysql(value: unknown): unknown {
+  switch (typeof value) {
+    case "boolean":
+      return value ? 1 : 0;
+    case "string":
+    case "bigint":
+      return value;
+    case "number":
+      if (!Number.isFinite(value)) {
+        throw new Error(`${value} is no value for a column.`);
+      }
+      return value;
+    case "undefined":
+      return null;
+    default:
+      if (value === null) {
+        return null;
+      }
+      if (value instanceof Uint8Array) {
+        return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      }
+      if (value instanceof Date) {
+        return value.getTime();
+      }
+      throw new Error("an object is no value for a column.");
+  }
+}
+
+/** Whether the connection is of no use any more, or its state unknown. */
+function isFatal(error: unknown): boolean {
+  const { fatal, code } = (error ?? {}) as { fatal?: unknown; code?: unknown };
+  return fatal === true || code === "PROTOCOL_SEQUENCE_TIMEOUT";
+}
+
+/** The table, the column, the index, the row or the foreign key exists; or what is to be dropped does not. */
+function isThereAlready(error: unknown): boolean {
+  return [1050, 1060, 1061, 1062, 1826, 1022, 1091, 1051].includes((error as { errno?: number }).errno ?? 0);
+}

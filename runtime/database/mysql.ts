@@ -1,0 +1,229 @@
+import { MariaDbDriver } from "@mikro-orm/mariadb";
+import { MySqlConnection, MySqlDriver } from "@mikro-orm/mysql";
+import {
+  type AnyEntity,
+  type Configuration,
+  type EntityData,
+  type EntityName,
+  type LoggingOptions,
+  MikroORM,
+  type NativeQueryBuilder,
+  type QueryResult,
+  type Transaction,
+} from "@mikro-orm/sql";
+import { CompiledQuery, type Kysely, sql } from "kysely";
+import { createPool, type Pool, type PoolOptions } from "mysql2";
+import { bind } from "./binding.ts";
+import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
+import { ExactColumns, type MigrationPlace, type Store, type StoreOptions } from "./store.ts";
+
+/** Connections of one process to one database, unless the URL says otherwise. */
+const POOL = 10;
+const POOL_MAX = 200;
+/** How many may wait for a connection; more are refused at once. */
+const QUEUE_MAX = 1_000;
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Idle connections are closed well before servers and the network between do it. */
+const IDLE_TIMEOUT_MS = 60_000;
+/** How long a statement waits for a row that another transaction holds; then the whole transaction tries again, within its deadline. */
+const LOCK_WAIT_S = 3;
+/** How long a process waits for another one's migrations. */
+const MIGRATION_WAIT_S = 600;
+
+/** No value is cut to fit, and quotes and backslashes mean what mysql2 escapes. */
+const SQL_MODE =
+  "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_IN_DATE,NO_ZERO_DATE,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY";
+
+interface Address {
+  readonly flavour: "mariadb" | "mysql";
+  readonly pool: PoolOptions;
+  readonly database: string;
+  /** The URL without its password. */
+  readonly display: string;
+}
+
+/** Opens a MariaDB (`mariadb://`) or a MySQL 8 (`mysql://`) database; it exists, and is the service's own. */
+export async function openMysql(options: StoreOptions): Promise<Store> {
+  const address = addressOf(options.url, options.service);
+  const exact = new ExactColumns();
+  const pool = createPool(address.pool);
+  pool.on("connection", (connection) => prepareSession(connection as unknown as Pool));
+  // Both compare code points, and neither ignores spaces at the end; each knows only its own.
+  const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
+  const orm = await MikroORM.init({
+    driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
+    driverOptions: mysqlDialect(pool, exact.has, { collation }),
+    dbName: address.database,
+    entities: options.entities as EntityName[],
+    discovery: { warnWhenNoEntities: false },
+    metadataCache: { enabled: false },
+    ensureDatabase: false,
+    logger: (message) => options.log.debug({ database: options.service }, message),
+  });
+  const db = orm.em.getKysely() as unknown as Kysely<unknown>;
+  try {
+    await orm.connect();
+    exact.learn(orm);
+    await checkServer(db, address);
+  } catch (error) {
+    await orm.close(true);
+    throw error;
+  }
+  return { orm, migrating: (work) => migrateAlone(db, address.database, work), close: () => orm.close(true) };
+}
+
+function addressOf(text: string, service: string): Address {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const database = decodeURIComponent(url?.pathname.slice(1) ?? "");
+  if (url === undefined || url.hostname === "" || url.username === "" || !/^[\w-]{1,64}$/.test(database)) {
+    throw new Error(
+      `the database URL of "${service}" is not understood: mariadb://<user>:<password>@<host>:<port>/<name>, or the same with mysql:.`,
+    );
+  }
+  const pool = Number(url.searchParams.get("pool") ?? POOL);
+  const unknown = [...url.searchParams.keys()].find((name) => name !== "pool");
+  if (unknown !== undefined || !Number.isInteger(pool) || pool < 1 || pool > POOL_MAX) {
+    throw new Error(`the database URL of "${service}" may say ?pool=<1 to ${POOL_MAX}> and nothing else behind its name.`);
+  }
+  return {
+    flavour: url.protocol === "mariadb:" ? "mariadb" : "mysql",
+    database,
+    display: `${url.protocol}//${url.username}@${url.host}/${database}`,
+    pool: {
+      host: url.hostname,
+      port: url.port === "" ? 3306 : Number(url.port),
+      user: decodeURIComponent(url.username),
+      password: decodeURIComponent(url.password),
+      database,
+      charset: "utf8mb4",
+      timezone: "Z",
+      supportBigNumbers: true,
+      dateStrings: true,
+      connectionLimit: pool,
+      maxIdle: Math.min(2, pool - 1),
+      idleTimeout: IDLE_TIMEOUT_MS,
+      waitForConnections: true,
+      queueLimit: QUEUE_MAX,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      enableKeepAlive: true,
+    },
+  };
+}
+
+/** Before anything else on a new connection; one on which it fails is not used. */
+function prepareSession(connection: { query: Pool["query"]; destroy?(): void }): void {
+  const destroy = (error: unknown) => {
+    if (error) {
+      connection.destroy?.();
+    }
+  };
+  connection.query("set session transaction isolation level read committed", destroy);
+  connection.query(
+    `set session time_zone = '+00:00', session sql_mode = '${SQL_MODE}', session innodb_lock_wait_timeout = ${LOCK_WAIT_S}`,
+    destroy,
+  );
+}
+
+/** Names a wrong setting at the start, with what to do. */
+async function checkServer(db: Kysely<unknown>, { flavour, display }: Address): Promise<void> {
+  let version: string;
+  try {
+    const { rows } = await sql<{ version: string }>`select version() as version`.execute(db);
+    version = rows[0]?.version ?? "";
+  } catch (error) {
+    const { code, message } = error as { code?: string; message: string };
+    throw new Error(`the database ${display} cannot be used: ${adviceFor(code) ?? message}`, { cause: error });
+  }
+  const isMariaDb = /mariadb/i.test(version);
+  if (isMariaDb !== (flavour === "mariadb")) {
+    throw new Error(`the server of ${display} is version ${version}: its URL begins with ${isMariaDb ? "mariadb" : "mysql"}://.`);
+  }
+  const [major = 0, minor = 0] = version.split(".").map((part) => Number.parseInt(part, 10));
+  if (isMariaDb ? major < 10 || (major === 10 && minor < 6) : major < 8) {
+    throw new Error(`the server of ${display} is version ${version}: MariaDB 10.6 or MySQL 8.0 is the oldest that works.`);
+  }
+}
+
+function adviceFor(code: string | undefined): string | undefined {
+  switch (code) {
+    case "ER_ACCESS_DENIED_ERROR":
+      return "the server refuses the user or the password.";
+    case "ER_DBACCESS_DENIED_ERROR":
+      return "the user has no rights on this database: grant all on it to this user.";
+    case "ER_BAD_DB_ERROR":
+      return "there is no such database: create it first.";
+    case "ECONNREFUSED":
+    case "ETIMEDOUT":
+    case "ENOTFOUND":
+      return `no server answers there (${code}).`;
+    default:
+      return undefined;
+  }
+}
+
+/** A named lock of the server lets one process migrate at a time. Tables change outside transactions there, so an interrupted migration is resumed. */
+async function migrateAlone<T>(db: Kysely<unknown>, database: string, work: (place: MigrationPlace) => Promise<T>): Promise<T> {
+  const lock = `souk/${database}`.slice(0, 64);
+  return db.connection().execute(async (one) => {
+    const { rows } = await sql<{ locked: number | null }>`select get_lock(${lock}, ${MIGRATION_WAIT_S}) as locked`.execute(one);
+    if (rows[0]?.locked !== 1) {
+      throw new Error(`another process has been migrating the database ${database} for more than ${MIGRATION_WAIT_S} seconds.`);
+    }
+    try {
+      return await one.getExecutor().provideConnection((connection) =>
+        work({
+          sql: one,
+          transactional: false,
+          resuming: (rest) => (connection as MysqlConnection).resuming(rest),
+        }),
+      );
+    } finally {
+      await sql`select release_lock(${lock})`.execute(one).catch(() => {});
+    }
+  });
+}
+
+type Rows = QueryResult | EntityData<AnyEntity> | EntityData<AnyEntity>[];
+
+/** MikroORM's connection, with values given to mysql2 as they are: bytes and NUL characters arrive whole, and one place escapes. */
+class BindingConnection extends MySqlConnection {
+  override async execute<T extends Rows = EntityData<AnyEntity>[]>(
+    query: string | NativeQueryBuilder,
+    params: readonly unknown[] | Record<string, unknown> = [],
+    method: "all" | "get" | "run" = "all",
+    ctx?: Transaction,
+    loggerContext?: LoggingOptions,
+  ): Promise<T> {
+    const bound = bind(query, params);
+    if (bound === undefined) {
+      return super.execute<T>(query as string, params as unknown[], method, ctx, loggerContext);
+    }
+    await this.ensureConnection();
+    return this.executeQuery(
+      bound.sql,
+      async () => {
+        const result = await (ctx ?? this.getClient()).executeQuery(CompiledQuery.raw(bound.sql, bound.params));
+        return this.transformRawResult<T>(result, method);
+      },
+      { ...loggerContext },
+    );
+  }
+}
+
+class BindingMariaDbDriver extends MariaDbDriver {
+  override readonly connection: BindingConnection;
+
+  constructor(config: Configuration) {
+    super(config);
+    this.connection = new BindingConnection(this.config);
+  }
+}
+
+class BindingMySqlDriver extends MySqlDriver {
+  override readonly connection: BindingConnection;
+
+  constructor(config: Configuration) {
+    super(config);
+    this.connection = new BindingConnection(this.config);
+  }
+}
