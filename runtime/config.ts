@@ -2,6 +2,9 @@ import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { LOG_FORMATS, LOG_LEVELS } from "#runtime/log.ts";
 
+/** Where tables and events are. Production stores are MariaDB or MySQL, and Redis. */
+export const STORES = ["embedded", "production"] as const;
+
 /** Where a process runs. Development has an embedded default for everything; production falls back to nothing. */
 export const ENVIRONMENTS = ["development", "production"] as const;
 /** Where a process runs. */
@@ -15,6 +18,8 @@ interface Setting<T> {
   /** The default as one would write it. */
   readonly initial: string | Readonly<Record<Environment, string>>;
   readonly meaning: string;
+  /** Whether it holds a password, which no message repeats. */
+  readonly secret?: boolean;
   /** Reads what was written, or throws what is allowed, as the end of a sentence. */
   read(text: string): T;
 }
@@ -62,6 +67,21 @@ const SETTINGS = {
     initial: ".souk",
     meaning: "the folder of the embedded parts' files and keys",
     read: folder,
+  },
+  stores: {
+    variable: "SOUK_STORES",
+    shown: "NAME",
+    initial: "embedded",
+    meaning: "embedded, or production: those of --database-url; npm start runs private ones in the data folder where none is named",
+    read: oneOf(STORES),
+  },
+  databaseUrl: {
+    variable: "SOUK_DATABASE_URL",
+    shown: "URL",
+    initial: "",
+    meaning: "tables in MariaDB or MySQL 8: mariadb://souk_{service}:password@host:3306/souk_{service}, or mysql://…",
+    secret: true,
+    read: optional(databaseUrl),
   },
   seed: {
     variable: "SOUK_SEED",
@@ -148,9 +168,10 @@ export function readConfig(sources: ConfigSources): { readonly config: Config } 
   for (const name of Object.keys(SETTINGS) as (keyof typeof SETTINGS)[]) {
     values[name] = name === "env" ? environment : readOne(name, sources, flags, environment, problems);
   }
+  if (values.databaseUrl !== undefined) values.stores = "production";
   if (problems.length === 0 && environment === "production") {
     problems.push(
-      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has only the embedded ones: start it with SOUK_ENV=development.`,
+      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has no more than the first of them: start it with SOUK_ENV=development.`,
     );
   }
   const chosen = services.length === 0 ? sources.services : sources.services.filter((name) => services.includes(name));
@@ -228,7 +249,9 @@ function readOne<Name extends keyof typeof SETTINGS>(
   try {
     return setting.read(text.trim()) as Values[Name];
   } catch (error) {
-    problems.push(`${flag?.written ?? setting.variable} is "${text.slice(0, 100)}", but ${(error as Error).message}.`);
+    const written = flag?.written ?? setting.variable;
+    const shown = setting.secret ? `${written} is refused:` : `${written} is "${text.slice(0, 100)}", but`;
+    problems.push(`${shown} ${(error as Error).message}.`);
     return undefined;
   }
 }
@@ -318,6 +341,15 @@ function webOrigin(text: string): string {
     return url.origin;
   }
   throw new Error("it must be the origin of a web address, such as https://shop.example");
+}
+
+function databaseUrl(text: string): string {
+  const url = URL.parse(text.replaceAll("{service}", "service"));
+  if (url === null || !/^(mariadb|mysql):$/.test(url.protocol) || url.hostname === "" || url.pathname.length < 2)
+    throw new Error("it must be like mariadb://souk_{service}:password@host:3306/souk_{service}, or mysql://…");
+  if (!text.slice(text.lastIndexOf("/")).includes("{service}"))
+    throw new Error("each service has a database of its own: {service} must stand in the database's name");
+  return text;
 }
 
 function optional<T>(read: (text: string) => T): (text: string) => T | undefined {

@@ -23,23 +23,46 @@ export interface Running {
   stop(): Promise<void>;
 }
 
+/** Where the production stores are, and how to end them. */
+export interface OpenStores {
+  databaseUrl(service: string): string;
+  stop(): Promise<void>;
+}
+
+/** Gives the production stores that the settings name. */
+export async function namedStores({ databaseUrl }: Config): Promise<OpenStores> {
+  if (databaseUrl === undefined) throw new Error("SOUK_STORES is production: name the database in SOUK_DATABASE_URL.");
+  return { databaseUrl: (service) => databaseUrl.replaceAll("{service}", service), stop: async () => {} };
+}
+
 /**
  * Opens the stores, listens, and starts what works by itself; resolves when the process is ready. Nothing stays open when it fails.
  *
+ * @param productionStores gives the stores, where the settings ask for production's
  * @throws Error a sentence, when the folder or the port is somebody else's.
  */
-export async function run(config: Config): Promise<Running> {
+export async function run(config: Config, productionStores = namedStores): Promise<Running> {
   const log = createLog({ level: config.logLevel, format: config.logFormat });
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
   };
   try {
+    const stores = config.stores === "production" ? await productionStores(config) : undefined;
+    if (stores) undo.push(() => stores.stop());
     const keys = await loadOrCreateKeys(join(config.dataDir, "keys"));
     const health = createHealth();
     let server: Server | undefined;
     const baseUrl = () => config.publicUrl ?? server?.url ?? "";
-    const marketplace = await openMarketplace({ dataDir: config.dataDir, keys, clock: systemClock, log, baseUrl, health });
+    const marketplace = await openMarketplace({
+      dataDir: config.dataDir,
+      databaseUrl: stores?.databaseUrl,
+      keys,
+      clock: systemClock,
+      log,
+      baseUrl,
+      health,
+    });
     undo.push(() => marketplace.stop());
     const { port, host, corsOrigins, drainMs } = config;
     const verifiers = embeddedVerifiers(keys);
@@ -60,8 +83,13 @@ export async function run(config: Config): Promise<Running> {
  *
  * @param argv the arguments after the program's name
  * @param ready runs once the process is ready
+ * @param productionStores gives the stores, where the settings ask for production's
  */
-export async function main(argv: readonly string[], ready: (running: Running, config: Config) => Promise<void>): Promise<void> {
+export async function main(
+  argv: readonly string[],
+  ready: (running: Running, config: Config) => Promise<void>,
+  productionStores = namedStores,
+): Promise<void> {
   let running: Running | undefined;
   try {
     const settings = readConfig({ argv, env: process.env, services: SERVICES });
@@ -69,7 +97,7 @@ export async function main(argv: readonly string[], ready: (running: Running, co
       process.stdout.write(settings.help);
       return;
     }
-    const starting = run(settings.config);
+    const starting = run(settings.config, productionStores);
     endOnSignal(() => starting.then((started) => started.stop()));
     running = await starting;
     await ready(running, settings.config);

@@ -37,10 +37,12 @@ import { migrations as searchMigrations } from "./search/migrations/index.ts";
 import { search } from "./search/service.ts";
 import { sqliteIndex } from "./search/sqlite/sqlite-index.ts";
 
-/** What a marketplace on the embedded defaults is opened with. */
+/** What a marketplace is opened with. */
 export interface MarketplaceOptions {
   /** Where its files stand; undefined keeps them in temporary files that go when it stops. */
   readonly dataDir: string | undefined;
+  /** Names the database of each service; SQLite files in `dataDir` unless given. */
+  readonly databaseUrl?: ((service: string) => string) | undefined;
   readonly keys: Keys;
   readonly clock: Clock;
   readonly log: Log;
@@ -114,12 +116,13 @@ function withMaintenance(module: ServiceModule, pages: PageTokens): ServiceModul
   };
 }
 
-function openWith({ dataDir, clock, log }: MarketplaceOptions) {
+function openWith({ dataDir, databaseUrl, clock, log }: MarketplaceOptions) {
+  const urlOf = databaseUrl ?? ((service: string) => `sqlite:${fileIn(dataDir, `${service}.db`)}`);
   return <const E extends Parameters<typeof openDatabase>[0]["entities"]>(
     service: string,
     entities: E,
     migrations: Parameters<typeof openDatabase>[0]["migrations"],
-  ) => openDatabase<E>({ service, url: `sqlite:${fileIn(dataDir, `${service}.db`)}`, entities, migrations, clock, log });
+  ) => openDatabase<E>({ service, url: urlOf(service), entities, migrations, clock, log });
 }
 
 function fileIn(dataDir: string | undefined, name: string): string {

@@ -5,15 +5,16 @@ import { homedir } from "node:os";
 import path from "node:path";
 import { runningOn } from "#runtime/data-dir.ts";
 import { root } from "./checks/run.ts";
+import { KEPT_FOLDER } from "./stores/kept.ts";
 
 const HELP = `npm run reset: removes the data of the embedded marketplace, for good.
 
 It is in .souk/, or what SOUK_DATA_DIR names. A marketplace that runs on it must be ended first.`;
 
-// souk.pid and one database a service.
+// souk.pid, one database a service, and the data of private production stores.
 function ownFiles(): string[] {
   const services = readdirSync(path.join(root, "services"), { withFileTypes: true });
-  return ["souk.pid", ...services.filter((entry) => entry.isDirectory()).map(({ name }) => `${name}.db`)];
+  return ["souk.pid", KEPT_FOLDER, ...services.filter((entry) => entry.isDirectory()).map(({ name }) => `${name}.db`)];
 }
 
 /** Why this folder is not to be deleted, as a sentence; undefined when it is a marketplace's data and nothing else's home. */

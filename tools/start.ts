@@ -1,13 +1,14 @@
-// `npm start`: the whole marketplace on the embedded defaults, with something to sell and somebody to be.
+// `npm start`: the whole marketplace on the embedded defaults, or on private production stores, with something to sell and somebody to be.
 
 import { existsSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createClient, type Interceptor } from "@connectrpc/connect";
 import type { Config } from "#runtime/config.ts";
 import { signAccountToken } from "#runtime/tokens.ts";
-import { main, type Running } from "../services/main.ts";
+import { main, namedStores, type OpenStores, type Running, SERVICES } from "../services/main.ts";
 import { accounts, type DemoAccount } from "./seed/listings.ts";
 import { seed } from "./seed/seed.ts";
+import { KEPT_FOLDER, startKept } from "./stores/kept.ts";
 
 /** Remembers that the demo catalogue is in: what was withdrawn or sold since does not come back. */
 const SEEDED_FILE = "seeded";
@@ -54,7 +55,16 @@ A whole purchase is in README.md.
 `;
 }
 
-await main(process.argv.slice(2), async (running, config) => {
-  const seeded = await seedOnce(running, config);
-  process.stdout.write(welcome(running.url.replace("127.0.0.1", "localhost"), config.dataDir, seeded));
-});
+/** The stores that the settings name, else private ones whose data is in the data folder. */
+function storesOf(config: Config): Promise<OpenStores> {
+  return config.databaseUrl === undefined ? startKept(path.join(config.dataDir, KEPT_FOLDER), SERVICES) : namedStores(config);
+}
+
+await main(
+  process.argv.slice(2),
+  async (running, config) => {
+    const seeded = await seedOnce(running, config);
+    process.stdout.write(welcome(running.url.replace("127.0.0.1", "localhost"), config.dataDir, seeded));
+  },
+  storesOf,
+);

@@ -57,6 +57,22 @@ describe("the configuration", () => {
     assert.match(refused(["--port"]), /--port needs a value: --port NUMBER/);
   });
 
+  it("takes production stores for asked for when a database is named", () => {
+    const url = "mariadb://souk_{service}:secret@db.example:3306/souk_{service}";
+    assert.equal(read().stores, "embedded");
+    assert.equal(read(["--stores=production"]).stores, "production");
+    const config = read([], { SOUK_DATABASE_URL: url });
+    assert.deepEqual([config.stores, config.databaseUrl], ["production", url]);
+  });
+
+  it("refuses a database that services would share, and never repeats its password", () => {
+    for (const url of ["mariadb://u:secret@host/souk", "postgres://u:secret@host/{service}", "mysql://u:secret@host", "secret"]) {
+      const sentence = refused([], { SOUK_DATABASE_URL: url });
+      assert.match(sentence, /^SOUK_DATABASE_URL is refused: .*\{service\}/);
+      assert.ok(!sentence.includes("secret"), sentence);
+    }
+  });
+
   it("refuses unknown flags, variables and services, and suggests what was meant", () => {
     assert.match(refused(["--prot", "1"]), /There is no flag --prot\. Did you mean --port\?/);
     assert.match(refused([], { SOUK_PROT: "1" }), /There is no setting SOUK_PROT\. Did you mean SOUK_PORT\?/);
