@@ -26,11 +26,34 @@ export interface Subscription {
   resume?(subject: string): Promise<void>;
 }
 
+/** An event as the outbox keeps it. */
+export interface StoredEvent {
+  /** The full name of its message. */
+  readonly type: string;
+  /** The whole `marketplace.event.v1.Event`, serialized. */
+  readonly event: Uint8Array;
+}
+
+/**
+ * The way into a bus for one partition of one outbox. It has no gap: after the first failure everything that is under way fails and nothing more
+ * gets in, so its user opens another one and begins again with the first event that was not confirmed.
+ */
+export interface Lane {
+  /** True after the first failure. */
+  readonly broken: boolean;
+  /** Sends events behind what was sent before. Resolves when every consumer has passed them; rejects when they must be sent again. */
+  send(events: readonly StoredEvent[]): Promise<void>;
+  /** Ends it: what is under way fails here, though it may still arrive. */
+  close(): void;
+}
+
 /**
  * Carries events from the relays to the consumers. At least once, in order within an aggregate. It may lose what it holds: the outbox
  * is the log, and what was not confirmed is published again.
  */
 export interface Bus {
+  /** For a bus whose events may be under way for long: relays then send ahead without waiting for the slowest consumer. */
+  lane?(source: string, partition: number): Lane;
   /** Resolves when the events are safe beyond the outbox; rejects when they must be published again. */
   publish(events: readonly Event[]): Promise<void>;
   /** Starts delivery. Gives the function that ends it, which waits for the batch under way. */

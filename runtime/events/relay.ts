@@ -7,6 +7,7 @@ import { newId } from "#runtime/ids.ts";
 import { type Loop, startLoop } from "#runtime/jobs/loop.ts";
 import type { Log } from "#runtime/log.ts";
 import type { Bus } from "./bus.ts";
+import { SendAhead } from "./relay-ahead.ts";
 
 const BATCH_SIZE = 500;
 const POLL_MS = 1_000;
@@ -45,20 +46,28 @@ export function startRelay(options: RelayOptions): Relay {
   const owner = newId();
   const partitions = Array.from({ length: PARTITIONS }, (_, index) => index);
   const leases = holdLeases(database, { owner, leaseMs: LEASE_MS, names: partitions.map(leaseName) });
+  const { batchSize = BATCH_SIZE, pollMs = POLL_MS, log = database.log, bus } = options;
+  const openLane = bus.lane?.bind(bus);
+  const ahead = openLane && new SendAhead({ database, openLane, leases, partitions, leaseName, batchSize, pollMs, log });
   const loop = startLoop({
     name: `relay of ${database.service}`,
-    log: options.log ?? database.log,
-    pollMs: options.pollMs ?? POLL_MS,
-    turn: () => publishBatch(options, leases, partitions),
+    log,
+    pollMs,
+    turn: () => (ahead ? ahead.turn() : publishBatch(options, leases, partitions)),
   });
   const unlisten = database.onCommit((committed) => {
     if (committed.appended) {
       loop.wake();
+      ahead?.nudge();
     }
   });
   return {
     drain: () => loop.drain(),
-    stop: (graceMs = STOP_GRACE_MS) => stop(unlisten, loop, leases, graceMs),
+    async stop(graceMs = STOP_GRACE_MS) {
+      ahead?.stop();
+      await stop(unlisten, loop, leases, graceMs);
+      ahead?.close();
+    },
   };
 }
 

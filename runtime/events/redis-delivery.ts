@@ -1,0 +1,175 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { type Event, EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
+import { newId } from "#runtime/ids.ts";
+import type { Log } from "#runtime/log.ts";
+import { BATCH_SIZE, type Subscription } from "./bus.ts";
+import type { Scripts } from "./redis-scripts.ts";
+
+const POLL_MS = 500;
+const BACKOFF_MS = 50;
+const BACKOFF_MAX_MS = 5_000;
+
+/** What a delivery needs of its bus. */
+export interface DeliveryOptions {
+  readonly scripts: Scripts;
+  readonly subscription: Subscription;
+  readonly streams: readonly string[];
+  /** The keys of this consumer's processes and of its leases, a lease for each stream. */
+  readonly members: string;
+  readonly leases: readonly string[];
+  readonly channel: string;
+  readonly leaseMs: number;
+  acknowledge(stream: string, ids: readonly string[]): Promise<unknown>;
+  readonly log: Log;
+}
+
+interface Entry {
+  readonly stream: string;
+  readonly id: string;
+  /** Undefined: of a type this consumer does not want. */
+  readonly event: Event | undefined;
+}
+
+/** One consumer's share of the streams in this process: one batch at a time, in the order of each stream. */
+export class RedisDelivery {
+  readonly #options: DeliveryOptions;
+  readonly #types: ReadonlySet<string>;
+  readonly #owner = newId();
+  readonly #batchSize: number;
+  readonly #timer: NodeJS.Timeout;
+  readonly #ended: Promise<void>;
+  #stopped = false;
+  #rung = false;
+  #wake: (() => void) | undefined;
+  #held = 0;
+  #balanceDue = true;
+  #handling = false;
+
+  constructor(options: DeliveryOptions) {
+    this.#options = options;
+    this.#types = new Set(options.subscription.types);
+    this.#batchSize = options.subscription.batchSize ?? BATCH_SIZE;
+    this.#timer = setInterval(() => this.#renew(), options.leaseMs / 3);
+    this.#timer.unref();
+    this.#ended = this.#run();
+  }
+
+  /** Something may have come. */
+  ring(): void {
+    this.#rung = true;
+    this.#wake?.();
+  }
+
+  /** Leases may have become free. */
+  ringFree(): void {
+    this.#balanceDue = true;
+    this.ring();
+  }
+
+  /** Ends after the batch under way, and gives back what it holds. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    this.#wake?.();
+    await this.#ended;
+    const { scripts, members, leases, channel, log } = this.#options;
+    await scripts.leave(leases.length + 1, members, ...leases, this.#owner, channel).catch((error: unknown) => {
+      log.debug({ err: error }, "leases not given back; they expire");
+    });
+  }
+
+  async #run(): Promise<void> {
+    const { subscription, log } = this.#options;
+    for (let failures = 0; !this.#stopped; ) {
+      this.#rung = false;
+      try {
+        if (this.#balanceDue) {
+          this.#balanceDue = false;
+          await this.#balance(true);
+        }
+        const entries = this.#held > 0 ? await this.#take() : [];
+        await this.#handle(entries);
+        failures = 0;
+        if (entries.length === 0) {
+          await this.#pause(POLL_MS);
+        }
+      } catch (error) {
+        failures++;
+        this.#balanceDue = true;
+        log.warn({ consumer: subscription.consumer, failures, err: error }, "a consumer could not take events; trying again");
+        this.#rung = false;
+        const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** failures) * (0.5 + Math.random() / 2);
+        for (const until = Date.now() + backoff; !this.#stopped && Date.now() < until; ) {
+          this.#rung = false;
+          await this.#pause(until - Date.now());
+        }
+      }
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (this.#rung || this.#stopped) {
+      return;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    const timer = setTimeout(resolve, Math.max(1, ms));
+    await promise;
+    clearTimeout(timer);
+    this.#wake = undefined;
+  }
+
+  /** A long batch keeps its leases, and a quiet consumer notices what became free. */
+  #renew(): void {
+    if (this.#handling) {
+      this.#balance(false).catch((error: unknown) => this.#options.log.debug({ err: error }, "leases not renewed"));
+    } else {
+      this.ringFree();
+    }
+  }
+
+  async #balance(mayGiveBack: boolean): Promise<void> {
+    const { scripts, members, leases, leaseMs, channel } = this.#options;
+    const flag = mayGiveBack ? 1 : 0;
+    const held = await scripts.balance(leases.length + 1, members, ...leases, this.#owner, leaseMs, flag, channel);
+    this.#held = (held as number[]).length;
+  }
+
+  async #take(): Promise<Entry[]> {
+    const { scripts, streams, leases, subscription } = this.#options;
+    const keys = [...streams, ...leases];
+    const reply = await scripts.take(keys.length, ...keys, subscription.consumer, this.#owner, this.#batchSize);
+    const flat = reply as (number | [Buffer, Buffer[]][])[];
+    const entries: Entry[] = [];
+    for (let i = 0; i < flat.length; i += 2) {
+      const stream = streams[(flat[i] as number) - 1] as string;
+      for (const [id, fields] of flat[i + 1] as [Buffer, Buffer[]][]) {
+        const [, type, , event] = fields as [Buffer, Buffer, Buffer, Buffer];
+        const wanted = this.#types.has(type.toString());
+        entries.push({ stream, id: id.toString(), event: wanted ? fromBinary(EventSchema, event) : undefined });
+      }
+    }
+    return entries;
+  }
+
+  /** Handles in batches and acknowledges each; what fails is handed out again, to this process or the next holder. */
+  async #handle(entries: readonly Entry[]): Promise<void> {
+    this.#handling = true;
+    try {
+      for (let start = 0; start < entries.length && !this.#stopped; start += this.#batchSize) {
+        const batch = entries.slice(start, start + this.#batchSize);
+        const events = batch.flatMap(({ event }) => event ?? []);
+        if (events.length > 0) {
+          await this.#options.subscription.handle(events);
+        }
+        const ids = new Map<string, string[]>();
+        for (const { stream, id } of batch) {
+          ids.set(stream, [...(ids.get(stream) ?? []), id]);
+        }
+        await Promise.all([...ids].map(([stream, list]) => this.#options.acknowledge(stream, list)));
+      }
+    } finally {
+      this.#handling = false;
+    }
+  }
+}

@@ -1,0 +1,185 @@
+import type { Selectable } from "kysely";
+import type { Database } from "#runtime/database/database.ts";
+import type { Leases } from "#runtime/database/leases.ts";
+import type { OutboxTable } from "#runtime/database/tables.ts";
+import type { Log } from "#runtime/log.ts";
+import type { Bus, Lane } from "./bus.ts";
+
+const BACKOFF_MS = 50;
+const BACKOFF_MAX_MS = 5_000;
+const MARK_SIZE = 1_000;
+/** Events of one outbox that may be under way without being confirmed. */
+const WINDOW = 100_000;
+
+/** What sending ahead needs of its relay. */
+export interface AheadOptions {
+  readonly database: Database;
+  readonly openLane: NonNullable<Bus["lane"]>;
+  readonly leases: Leases;
+  readonly partitions: readonly number[];
+  readonly leaseName: (partition: number) => string;
+  readonly batchSize: number;
+  readonly pollMs: number;
+  readonly log: Log;
+}
+
+type OpenRow = Pick<Selectable<OutboxTable>, "position" | "partition_no" | "type" | "event">;
+
+/**
+ * Sends an outbox through lanes without waiting for consumers, and marks rows once all consumers passed them. A lane that breaks, or a partition
+ * that another process took over and gave back, begins again with its first unmarked row.
+ */
+export class SendAhead {
+  readonly #options: AheadOptions;
+  readonly #lanes = new Map<number, Lane>();
+  /** The partition of each position that is under way or confirmed and not yet marked. */
+  readonly #underWay = new Map<number, number>();
+  #confirmed: number[] = [];
+  /** Everything this process may send up to here is under way, but for rows committed late. */
+  #cursor = 0;
+  #failures = 0;
+  #stopped = false;
+  #nudged = false;
+  #wake: (() => void) | undefined;
+
+  constructor(options: AheadOptions) {
+    this.#options = options;
+  }
+
+  /** Ends a wait for something to happen. */
+  nudge(): void {
+    this.#nudged = true;
+    this.#wake?.();
+  }
+
+  /** Waits no more; what is under way is sent again by the next process. */
+  stop(): void {
+    this.#stopped = true;
+    this.nudge();
+  }
+
+  close(): void {
+    for (const lane of this.#lanes.values()) lane.close();
+    this.#lanes.clear();
+  }
+
+  /** One step. True: there may be more to do, or something is still under way. */
+  async turn(): Promise<boolean> {
+    this.#nudged = false;
+    const { database, leases, partitions, leaseName, batchSize, pollMs, log } = this.#options;
+    await this.#mark();
+    if (this.#underWay.size === 0 && !(await this.#anyWaiting())) return false;
+    const held = await leases.take();
+    const mine = partitions.filter((partition) => held.has(leaseName(partition)));
+    if (this.#dropLanes(mine)) {
+      this.#failures++;
+      const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** this.#failures);
+      log.warn({ database: database.service, failures: this.#failures }, "events under way were lost; sending them again");
+      for (const until = Date.now() + backoff; !this.#stopped && Date.now() < until; ) {
+        this.#nudged = false;
+        await this.#pause(until - Date.now());
+      }
+      return true;
+    }
+    if (mine.length === 0) return false;
+    const rows = this.#underWay.size < WINDOW ? await this.#rows(mine, this.#cursor, batchSize) : [];
+    this.#send(rows);
+    this.#cursor = rows.at(-1)?.position ?? this.#cursor;
+    if (rows.length === batchSize) return true;
+    if (this.#underWay.size < WINDOW && (await this.#anyLate(mine))) {
+      this.#cursor = 0;
+      return true;
+    }
+    if (this.#underWay.size === 0) return false;
+    await this.#pause(pollMs);
+    return true;
+  }
+
+  async #anyWaiting(): Promise<boolean> {
+    const { sql } = this.#options.database;
+    return (await sql.selectFrom("outbox").select("position").where("publish_time", "is", null).limit(1).execute()).length > 0;
+  }
+
+  #rows(mine: readonly number[], after: number, limit: number): Promise<OpenRow[]> {
+    return this.#options.database.sql
+      .selectFrom("outbox")
+      .select(["position", "partition_no", "type", "event"])
+      .where("publish_time", "is", null)
+      .where("partition_no", "in", [...mine])
+      .where("position", ">", after)
+      .orderBy("position")
+      .limit(limit)
+      .execute();
+  }
+
+  /** Positions are given before the commit: a row may appear below the cursor, and then there are more open rows than we know. */
+  async #anyLate(mine: readonly number[]): Promise<boolean> {
+    const { count } = await this.#options.database.sql
+      .selectFrom("outbox")
+      .select((eb) => eb.fn.countAll<number | bigint | string>().as("count"))
+      .where("publish_time", "is", null)
+      .where("partition_no", "in", [...mine])
+      .where("position", "<=", this.#cursor)
+      .executeTakeFirstOrThrow();
+    return Number(count) > this.#underWay.size;
+  }
+
+  /** Forgets lanes that broke and partitions that are no longer ours. True: one broke. */
+  #dropLanes(mine: readonly number[]): boolean {
+    const dropped = [...this.#lanes].filter(([partition, lane]) => lane.broken || !mine.includes(partition));
+    if (dropped.length === 0) return false;
+    const broken = dropped.some(([, lane]) => lane.broken);
+    for (const [partition, lane] of dropped) {
+      lane.close();
+      this.#lanes.delete(partition);
+    }
+    const confirmed = new Set(this.#confirmed);
+    for (const [position, partition] of this.#underWay) {
+      if (!this.#lanes.has(partition) && !confirmed.has(position)) this.#underWay.delete(position);
+    }
+    this.#cursor = 0;
+    return broken;
+  }
+
+  #send(rows: readonly OpenRow[]): void {
+    const fresh = rows.filter(({ position }) => !this.#underWay.has(position));
+    for (const [partition, group] of Map.groupBy(fresh, (row) => row.partition_no)) {
+      const lane = this.#lanes.get(partition) ?? this.#options.openLane(this.#options.database.service, partition);
+      this.#lanes.set(partition, lane);
+      // A lane that broke meanwhile stays until the next turn, which begins this partition anew.
+      if (lane.broken) continue;
+      for (const { position } of group) this.#underWay.set(position, partition);
+      lane.send(group).then(
+        () => {
+          this.#failures = 0;
+          this.#confirmed.push(...group.map(({ position }) => position));
+          this.nudge();
+        },
+        () => this.nudge(),
+      );
+    }
+  }
+
+  async #mark(): Promise<void> {
+    while (this.#confirmed.length > 0) {
+      const positions = this.#confirmed.slice(0, MARK_SIZE);
+      await this.#options.database.transaction(
+        (tx) => tx.sql.updateTable("outbox").set({ publish_time: tx.now }).where("position", "in", positions).execute(),
+        // A lost mark publishes again, and the inbox drops the doubles.
+        { durable: false },
+      );
+      this.#confirmed = this.#confirmed.slice(positions.length);
+      for (const position of positions) this.#underWay.delete(position);
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (this.#nudged || this.#stopped) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    const timer = setTimeout(resolve, Math.max(1, ms));
+    await promise;
+    clearTimeout(timer);
+    this.#wake = undefined;
+  }
+}

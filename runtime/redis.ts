@@ -1,0 +1,166 @@
+import { Cluster, Redis, type RedisOptions } from "ioredis";
+import type { Log } from "#runtime/log.ts";
+
+const CONNECT_TIMEOUT_MS = 2_000;
+const COMMAND_TIMEOUT_MS = 2_000;
+const RECONNECT_MAX_MS = 1_000;
+const FORMS =
+  "redis://host:6379, rediss://host:6380 (TLS), redis+sentinel://host:26379,host:26379/name or redis+cluster://host:6379,host:6379";
+
+/** A connection to Redis, whatever the form of its URL. It connects again by itself. */
+export type RedisClient = Redis | Cluster;
+
+/** What a connection is opened with. */
+export interface RedisClientOptions {
+  /**
+   * `redis://user:password@host:port/db`; `rediss://` with TLS. `redis+sentinel://…@host:port,host:port/<name>/<db>` asks Sentinels for the
+   * primary of that name. `redis+cluster://…@host:port,host:port` is a Cluster. Both exist with `rediss+`, too.
+   */
+  readonly url: string;
+  readonly log: Log;
+  /** What it is for; stands in Redis' list of clients and in the log. */
+  readonly name: string;
+  /** The longest a command may take; 2 s unless given. */
+  readonly commandTimeoutMs?: number;
+}
+
+type CommonOptions = Pick<RedisOptions, "enableOfflineQueue"> & { readonly retryStrategy: (times: number) => number };
+
+interface Place {
+  readonly kind: "single" | "sentinel" | "cluster";
+  readonly tls: boolean;
+  readonly username?: string;
+  readonly password?: string;
+  readonly hosts: readonly { host: string; port: number }[];
+  /** The primary's name among the Sentinels. */
+  readonly primary: string;
+  readonly db: number;
+}
+
+/**
+ * Opens a connection; it is made in the background. While there is none a command fails at once, none is sent twice by itself, and none takes longer
+ * than its time: whoever uses Redis knows what to do without it. The one who opens it calls `disconnect()`.
+ *
+ * @throws Error which part of the URL is wrong and which forms there are; never with the password.
+ */
+export function openRedis(options: RedisClientOptions): RedisClient {
+  const place = placeOf(options.url);
+  const timeout = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
+  const common = {
+    ...(place.username === undefined ? {} : { username: place.username }),
+    ...(place.password === undefined ? {} : { password: place.password }),
+    ...(place.tls ? { tls: {} } : {}),
+    connectionName: `souk.${options.name}`,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    commandTimeout: timeout,
+    maxRetriesPerRequest: 0,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    retryStrategy: backoffMs,
+    // A primary that became a replica: the name leads to another one by now.
+    reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
+  } satisfies RedisOptions;
+  const client = connect(place, common);
+  let away = false;
+  client.on("error", (error: unknown) => {
+    if (!away) options.log.warn({ redis: options.name, err: error }, "Redis is out of reach");
+    away = true;
+  });
+  client.on("ready", () => {
+    if (away) options.log.info({ redis: options.name }, "Redis is back");
+    away = false;
+  });
+  return client;
+}
+
+function connect(place: Place, common: CommonOptions): RedisClient {
+  if (place.kind === "cluster") {
+    const { retryStrategy: clusterRetryStrategy, enableOfflineQueue, ...redisOptions } = common;
+    return new Cluster([...place.hosts], {
+      redisOptions,
+      enableOfflineQueue,
+      slotsRefreshTimeout: CONNECT_TIMEOUT_MS,
+      clusterRetryStrategy,
+    });
+  }
+  if (place.kind === "sentinel") {
+    const sentinel = place.tls ? { enableTLSForSentinelMode: true, sentinelTLS: {} } : {};
+    return new Redis({ ...common, ...sentinel, sentinels: [...place.hosts], name: place.primary, db: place.db });
+  }
+  return new Redis({ ...common, ...place.hosts[0], db: place.db });
+}
+
+/** Resolves when commands can be sent; rejects with a sentence when that takes longer than `timeoutMs`. */
+export async function redisReady(client: RedisClient, timeoutMs: number): Promise<void> {
+  if (client.status === "ready") return;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  let last = "nothing answered";
+  const failed = (error: Error) => {
+    last = error.message || last;
+  };
+  const timer = setTimeout(() => reject(new Error(`Redis cannot be reached: ${last}. Check SOUK_REDIS_URL.`)), timeoutMs);
+  client.on("ready", resolve);
+  client.on("error", failed);
+  try {
+    await promise;
+  } finally {
+    clearTimeout(timer);
+    client.off("ready", resolve);
+    client.off("error", failed);
+  }
+}
+
+/** What is wrong with the server for events, each a sentence with what to do; empty when nothing is. What it does not tell is not judged. */
+export async function redisProblems(client: RedisClient): Promise<string[]> {
+  const info = await client.info();
+  const value = (field: string) => new RegExp(`^${field}:(.*?)\\r?$`, "m").exec(info)?.[1];
+  const problems: string[] = [];
+  const policy = value("maxmemory_policy");
+  if (policy !== undefined && policy !== "noeviction" && value("maxmemory") !== "0") {
+    problems.push(`Redis evicts what it holds when memory is short (maxmemory-policy ${policy}): set it to noeviction.`);
+  }
+  if (value("aof_enabled") === "0") {
+    problems.push("Redis keeps nothing over a restart: set appendonly yes, or every restart publishes the open events again.");
+  }
+  const [major, minor] = (value("redis_version") ?? "").split(".").map(Number);
+  if (major !== undefined && (major < 6 || (major === 6 && (minor ?? 0) < 2))) {
+    problems.push(`Redis ${value("redis_version")} is too old: 6.2 or newer is needed.`);
+  }
+  return problems;
+}
+
+function placeOf(url: string): Place {
+  const match = /^(rediss?)(?:\+(sentinel|cluster))?:\/\/(?:([^:@/]*)(?::([^@/]*))?@)?([^/@?#]+)((?:\/[^/?#]*){0,2})$/.exec(url);
+  if (match === null) throw new Error(`the Redis URL is not understood: ${FORMS}.`);
+  const [, scheme, form, username, password, hosts = "", path = ""] = match;
+  const kind = (form as "sentinel" | "cluster" | undefined) ?? "single";
+  const segments = path.split("/").filter((segment) => segment !== "");
+  const primary = kind === "sentinel" ? segments.shift() : "";
+  const [db = "0"] = segments;
+  if (primary === undefined) throw new Error("the Redis URL names no primary: redis+sentinel://host:26379,host:26379/name.");
+  if (!/^\d{1,4}$/.test(db) || segments.length > 1 || (kind === "cluster" && db !== "0")) {
+    throw new Error(`the Redis URL's database "${db}" is not a number, or not one this form has.`);
+  }
+  const list = hosts.split(",").map((each) => hostOf(each, kind === "sentinel" ? 26_379 : 6_379));
+  if (kind === "single" && list.length > 1) throw new Error(`the Redis URL has several hosts: ${FORMS}.`);
+  return {
+    kind,
+    tls: scheme === "rediss",
+    ...(username ? { username: decodeURIComponent(username) } : {}),
+    ...(password === undefined ? {} : { password: decodeURIComponent(password) }),
+    hosts: list,
+    primary,
+    db: Number(db),
+  };
+}
+
+function hostOf(text: string, initialPort: number): { host: string; port: number } {
+  const match = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(text);
+  const port = Number(match?.[2] ?? initialPort);
+  if (match === null || port < 1 || port > 65_535) throw new Error(`the Redis URL's host "${text}" is not understood: ${FORMS}.`);
+  return { host: (match[1] as string).replace(/^\[|\]$/g, ""), port };
+}
+
+function backoffMs(times: number): number {
+  return Math.min(RECONNECT_MAX_MS, 20 * 2 ** Math.min(times, 10)) * (0.5 + Math.random() / 2);
+}
