@@ -1,8 +1,8 @@
 import { staleFiles } from "./generated.ts";
 import { findLanded, withContractOf } from "./landed.ts";
-import { runTests } from "./mocha.ts";
+import { runTests, TESTS_ON_TABLES, type TestRun } from "./mocha.ts";
 import { type Finished, runNode } from "./run.ts";
-import { startForTests } from "./stores.ts";
+import { startForTests, TEST_STORE_VARIABLE } from "./stores.ts";
 
 /** What a check found. It counts as one; `passed` and `failed` count the tests inside it, where it has any. */
 export interface Outcome {
@@ -44,8 +44,17 @@ async function generated(): Promise<Outcome> {
   return { ok: stale.length === 0, output: [...stale, "make them with: npm run generate"].join("\n") };
 }
 
-async function mocha(choice: Choice): Promise<Outcome> {
-  const { passed, failed, problems, failures } = await runTests(choice);
+const mocha = (choice: Choice) => tested(runTests(choice));
+
+/** The same tests, on the other tables. */
+async function mochaOnMariadb(choice: Choice): Promise<Outcome> {
+  const started = await startForTests();
+  const env = { ...process.env, [TEST_STORE_VARIABLE]: "mariadb" };
+  return started.ok ? tested(runTests({ ...choice, files: TESTS_ON_TABLES, env })) : started;
+}
+
+async function tested(run: Promise<TestRun>): Promise<Outcome> {
+  const { passed, failed, problems, failures } = await run;
   const output = [...failures, ...problems].join("\n\n");
   return { ok: problems.length === 0, output, note: `${passed} tests`, passed, failed };
 }
@@ -89,4 +98,9 @@ export const checks: readonly Check[] = [
   },
   { name: "generated", about: "gen/ is what the generators make of proto/", run: generated },
   { name: "mocha", about: "the tests", run: mocha },
+  {
+    name: "mocha-mariadb",
+    about: "the tests that open a service's database, on MariaDB",
+    run: mochaOnMariadb,
+  },
 ];

@@ -4,7 +4,13 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { root, runNode } from "./run.ts";
 
-const TESTS = "tests/**/*.test.ts";
+const ALL_TESTS = ["tests/**/*.test.ts"];
+/** The tests that open a service's database, each with the same body on every store. */
+export const TESTS_ON_TABLES = [
+  "tests/{account,catalog,inventory,ops,order,payment}/*.test.ts",
+  "tests/search/{catalog,service}.test.ts",
+  "tests/runtime/{database,events,jobs,pages,replay}.test.ts",
+];
 const MAX_RUN_MS = 15 * 60_000;
 const MAX_END_MS = 10_000;
 
@@ -23,14 +29,23 @@ export interface Report {
   tests: { fullTitle: string; currentRetry?: number }[];
 }
 
-/**
- * Runs all tests, in `jobs` mocha processes that share the files; only those whose name matches `grep`, when given. Processes of
- * our own, because mocha's parallel mode ends its workers by force and so never sees what a test left open.
- */
-export async function runTests({ grep, jobs }: { grep: string | undefined; jobs: number }): Promise<TestRun> {
-  const files = globSync(TESTS, { cwd: root }).sort();
+/** Which tests are run, and how. */
+export interface TestSelection {
+  /** Only those whose name matches. */
+  grep: string | undefined;
+  /** Mocha processes that share the files. */
+  jobs: number;
+  /** Patterns of files; all tests unless given. */
+  files?: readonly string[];
+  /** The tests' environment; this process's unless given. */
+  env?: NodeJS.ProcessEnv;
+}
+
+/** Runs tests in processes of our own, because mocha's parallel mode ends its workers by force and so never sees what a test left open. */
+export async function runTests({ grep, jobs, files: patterns = ALL_TESTS, env }: TestSelection): Promise<TestRun> {
+  const files = globSync([...patterns], { cwd: root }).sort();
   const shares = Array.from({ length: jobs }, (_, job) => files.filter((_file, index) => index % jobs === job));
-  const runs = await Promise.all(shares.filter((share) => share.length > 0).map((share) => runShare(share, grep)));
+  const runs = await Promise.all(shares.filter((share) => share.length > 0).map((share) => runShare(share, grep, env)));
   return sumOf(runs);
 }
 
@@ -43,13 +58,13 @@ export function sumOf(runs: readonly TestRun[]): TestRun {
   return { passed, failed, problems, failures: runs.flatMap((run) => run.failures) };
 }
 
-async function runShare(files: readonly string[], grep: string | undefined): Promise<TestRun> {
+async function runShare(files: readonly string[], grep: string | undefined, env = process.env): Promise<TestRun> {
   const folder = await mkdtemp(path.join(tmpdir(), "souk-mocha-"));
   const file = path.join(folder, "report.json");
   try {
     const args = ["--reporter", "json", "--reporter-option", `output=${file}`, "--forbid-only", "--forbid-pending"];
     if (grep !== undefined) args.push("--grep", grep);
-    const { code, output } = await runBounded([...args, ...files], file);
+    const { code, output } = await runBounded([...args, ...files], file, env);
     const report: Report | undefined = await readFile(file, "utf8").then(JSON.parse, () => undefined);
     return judge(code, output, report);
   } finally {
@@ -58,7 +73,7 @@ async function runShare(files: readonly string[], grep: string | undefined): Pro
 }
 
 // The tests are over when the report is there; a process that lives on holds something that a test forgot to close.
-async function runBounded(args: readonly string[], report: string) {
+async function runBounded(args: readonly string[], report: string, env: NodeJS.ProcessEnv) {
   const stop = new AbortController();
   const timers = [setTimeout(() => stop.abort(), MAX_RUN_MS)];
   const watch = setInterval(() => {
@@ -67,7 +82,7 @@ async function runBounded(args: readonly string[], report: string) {
     timers.push(setTimeout(() => stop.abort(), MAX_END_MS));
   }, 250);
   try {
-    return await runNode("node_modules/mocha/bin/mocha.js", args, { signal: stop.signal });
+    return await runNode("node_modules/mocha/bin/mocha.js", args, { signal: stop.signal, env });
   } finally {
     clearInterval(watch);
     for (const timer of timers) clearTimeout(timer);

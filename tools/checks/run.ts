@@ -18,11 +18,16 @@ export function stopAll(): void {
   for (const child of running) child.kill("SIGTERM");
 }
 
+/** How a program is run. `signal` ends it at once; its environment is this process's unless given. */
+export interface RunOptions {
+  signal?: AbortSignal;
+  env?: NodeJS.ProcessEnv;
+}
+
 /**
  * Runs a program in the root and collects what it prints. Never throws: a program that is not there is an output and no code.
- * `signal` ends it at once.
  */
-export function run(program: string, args: readonly string[], options: { signal?: AbortSignal } = {}): Promise<Finished> {
+export function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(program, args, { ...options, cwd: root, stdio: ["ignore", "pipe", "pipe"], killSignal: "SIGKILL" });
     running.add(child);
@@ -45,6 +50,6 @@ export function run(program: string, args: readonly string[], options: { signal?
 }
 
 /** Runs a JavaScript or TypeScript program of the repository under this very Node, with this process's flags. */
-export function runNode(script: string, args: readonly string[], options: { signal?: AbortSignal } = {}): Promise<Finished> {
+export function runNode(script: string, args: readonly string[], options: RunOptions = {}): Promise<Finished> {
   return run(process.execPath, [...process.execArgv, script, ...args], options);
 }

@@ -1,6 +1,9 @@
 import { type Stores, startStores, TEST_MYSQL_VARIABLE, TEST_REDIS_VARIABLE } from "../stores/stores.ts";
 import type { Outcome } from "./list.ts";
 
+/** Chooses the tables the tests work on: `mariadb`, or the embedded ones when it is not set. */
+export const TEST_STORE_VARIABLE = "SOUK_TEST_STORE";
+
 let stores: Stores | undefined;
 
 /**
@@ -8,6 +11,9 @@ let stores: Stores | undefined;
  * environment names already are only used.
  */
 export async function startForTests(): Promise<Outcome> {
+  if (stores !== undefined) {
+    return { ok: true, output: "" };
+  }
   const named = [TEST_MYSQL_VARIABLE, TEST_REDIS_VARIABLE].filter((variable) => process.env[variable]);
   const env = { ...process.env };
   try {
