@@ -11,9 +11,9 @@ import type {
 } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
-import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
+import { DEADLINE_EXCEEDED, fail, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
-import { isContention, isLockTimeout } from "./errors.ts";
+import { isContention, isLockTimeout, isLost } from "./errors.ts";
 import { type Migration, migrate } from "./migrations.ts";
 import { openMysql } from "./mysql.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
@@ -84,7 +84,8 @@ export interface Database<Tables = unknown> {
    * Runs `work` in a transaction and commits it; any error rolls it back. After a deadlock, a lock timeout or a busy file `work` runs again
    * from its start, within the deadline: it must leave nothing behind outside `tx`, and make no network call.
    *
-   * @throws ConnectError DEADLINE_EXCEEDED when the deadline passes before the commit.
+   * @throws ConnectError DEADLINE_EXCEEDED when the deadline passes before the commit. UNAVAILABLE when the server is out of reach; if that was during
+   * the commit, it may have happened.
    */
   transaction<T>(work: (tx: Transaction<Tables>) => Promise<T>, options?: TransactionOptions): Promise<T>;
   /**
@@ -199,6 +200,9 @@ class OpenDatabase implements Database {
       } catch (error) {
         if (isLockTimeout(error)) {
           fail(DEADLINE_EXCEEDED, { cause: error });
+        }
+        if (isLost(error)) {
+          fail(UNAVAILABLE, { cause: error });
         }
         if (!isContention(error)) {
           throw error;

@@ -27,3 +27,20 @@ export function isContention(error: unknown): boolean {
 export function isLockTimeout(error: unknown): boolean {
   return error instanceof LockTimeout || (error as { cause?: unknown } | null)?.cause instanceof LockTimeout;
 }
+
+/** Whether the server is out of reach, or the connection to it broke: nothing is known of a commit under way then. */
+export function isLost(error: unknown): boolean {
+  const { fatal, code } = (error ?? {}) as { fatal?: unknown; code?: unknown };
+  return fatal === true || (typeof code === "string" && LOST.has(code));
+}
+
+const LOST: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EPIPE",
+  "ETIMEDOUT",
+  "PROTOCOL_CONNECTION_LOST",
+  "ER_SERVER_SHUTDOWN",
+  "ER_CONNECTION_KILLED",
+  "ER_CON_COUNT_ERROR",
+]);

@@ -1,12 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { createConnection } from "mysql2/promise";
+import { testStores } from "./stores.ts";
 
-/**
- * Makes an empty database with a user of its own on the server that `SOUK_TEST_MYSQL_URL` names with its administrator:
- * `mariadb://root:…@127.0.0.1:3306`, or `mysql:`.
- */
+/** Makes an empty database with a user of its own on the test run's server. */
 export async function emptyDatabase(service: string): Promise<{ url: string; remove(): Promise<void> }> {
-  const admin = adminUrl();
+  const admin = new URL((await testStores()).mysqlAdminUrl);
   const name = `souk_${service}_${randomBytes(6).toString("hex")}`;
   const user = name.slice(-32);
   const password = randomBytes(12).toString("hex");
@@ -19,14 +17,6 @@ export async function emptyDatabase(service: string): Promise<{ url: string; rem
     url: `${admin.protocol}//${user}:${password}@${admin.host}/${name}`,
     remove: () => asAdmin(admin, [`drop database if exists ${name}`, `drop user if exists '${user}'@'%'`]),
   };
-}
-
-function adminUrl(): URL {
-  const text = process.env.SOUK_TEST_MYSQL_URL;
-  if (text === undefined || !URL.canParse(text)) {
-    throw new Error("SOUK_TEST_MYSQL_URL names no server: npm test sets it, or mariadb://root:<password>@<host>:<port>.");
-  }
-  return new URL(text);
 }
 
 async function asAdmin(admin: URL, statements: readonly string[]): Promise<void> {
