@@ -83,6 +83,14 @@ const SETTINGS = {
     secret: true,
     read: optional(databaseUrl),
   },
+  redisUrl: {
+    variable: "SOUK_REDIS_URL",
+    shown: "URL",
+    initial: "",
+    meaning: "events in Redis: redis://:password@host:6379, rediss:// with TLS, redis+sentinel://, redis+cluster://",
+    secret: true,
+    read: optional(redisUrl),
+  },
   seed: {
     variable: "SOUK_SEED",
     initial: { development: "true", production: "false" },
@@ -168,10 +176,10 @@ export function readConfig(sources: ConfigSources): { readonly config: Config } 
   for (const name of Object.keys(SETTINGS) as (keyof typeof SETTINGS)[]) {
     values[name] = name === "env" ? environment : readOne(name, sources, flags, environment, problems);
   }
-  if (values.databaseUrl !== undefined) values.stores = "production";
+  if (values.databaseUrl !== undefined || values.redisUrl !== undefined) values.stores = "production";
   if (problems.length === 0 && environment === "production") {
     problems.push(
-      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has no more than the first of them: start it with SOUK_ENV=development.`,
+      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has no more than the first two: start it with SOUK_ENV=development.`,
     );
   }
   const chosen = services.length === 0 ? sources.services : sources.services.filter((name) => services.includes(name));
@@ -350,6 +358,11 @@ function databaseUrl(text: string): string {
   if (!text.slice(text.lastIndexOf("/")).includes("{service}"))
     throw new Error("each service has a database of its own: {service} must stand in the database's name");
   return text;
+}
+
+function redisUrl(text: string): string {
+  if (/^rediss?(\+sentinel|\+cluster)?:\/\/[^/]/.test(text)) return text;
+  throw new Error("it must be like redis://:password@host:6379");
 }
 
 function optional<T>(read: (text: string) => T): (text: string) => T | undefined {

@@ -6,12 +6,15 @@ import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
 import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
 import { createLog, type Log } from "#runtime/log.ts";
+import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import { embeddedVerifiers, type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { type Marketplace, openMarketplace } from "./marketplace.ts";
 
 /** The services, in the order in which they are wired. */
 export const SERVICES = ["account", "catalog", "inventory", "order", "payment", "search", "ops"] as const;
+
+const REDIS_WAIT_MS = 5_000;
 
 /** A process that serves. */
 export interface Running {
@@ -26,13 +29,15 @@ export interface Running {
 /** Where the production stores are, and how to end them. */
 export interface OpenStores {
   databaseUrl(service: string): string;
+  /** Undefined keeps events in the process. */
+  readonly redisUrl: string | undefined;
   stop(): Promise<void>;
 }
 
 /** Gives the production stores that the settings name. */
-export async function namedStores({ databaseUrl }: Config): Promise<OpenStores> {
+export async function namedStores({ databaseUrl, redisUrl }: Config): Promise<OpenStores> {
   if (databaseUrl === undefined) throw new Error("SOUK_STORES is production: name the database in SOUK_DATABASE_URL.");
-  return { databaseUrl: (service) => databaseUrl.replaceAll("{service}", service), stop: async () => {} };
+  return { databaseUrl: (service) => databaseUrl.replaceAll("{service}", service), redisUrl, stop: async () => {} };
 }
 
 /**
@@ -50,6 +55,7 @@ export async function run(config: Config, productionStores = namedStores): Promi
   try {
     const stores = config.stores === "production" ? await productionStores(config) : undefined;
     if (stores) undo.push(() => stores.stop());
+    if (stores?.redisUrl) await checkRedis(stores.redisUrl, log);
     const keys = await loadOrCreateKeys(join(config.dataDir, "keys"));
     const health = createHealth();
     let server: Server | undefined;
@@ -57,6 +63,7 @@ export async function run(config: Config, productionStores = namedStores): Promi
     const marketplace = await openMarketplace({
       dataDir: config.dataDir,
       databaseUrl: stores?.databaseUrl,
+      redisUrl: stores?.redisUrl,
       keys,
       clock: systemClock,
       log,
@@ -74,6 +81,24 @@ export async function run(config: Config, productionStores = namedStores): Promi
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+/**
+ * Names what is wrong with Redis. Only a refused password stops the start: nothing that is sold or read depends on Redis, and events that
+ * it lost are published again.
+ */
+async function checkRedis(url: string, log: Log): Promise<void> {
+  const client = openRedis({ url, log, name: "start" });
+  try {
+    await redisReady(client, REDIS_WAIT_MS);
+    for (const problem of await redisProblems(client)) log.warn(problem);
+  } catch (error) {
+    const { message } = error as Error;
+    if (/WRONGPASS|NOAUTH/.test(message)) throw new Error("Redis refuses the password in SOUK_REDIS_URL.", { cause: error });
+    log.warn({ err: error }, "Redis cannot be checked; events wait in the outbox until it is there");
+  } finally {
+    client.disconnect();
   }
 }
 

@@ -6,6 +6,7 @@ import { createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
 import { type Database, openDatabase } from "#runtime/database/database.ts";
 import { type Bus, inProcessBus } from "#runtime/events/bus.ts";
+import { redisBus } from "#runtime/events/redis-bus.ts";
 import { type Relay, startRelay } from "#runtime/events/relay.ts";
 import type { HealthState } from "#runtime/health.ts";
 import { type Jobs, startJobs } from "#runtime/jobs/jobs.ts";
@@ -43,6 +44,8 @@ export interface MarketplaceOptions {
   readonly dataDir: string | undefined;
   /** Names the database of each service; SQLite files in `dataDir` unless given. */
   readonly databaseUrl?: ((service: string) => string) | undefined;
+  /** Names the Redis that carries events; they stay in the process unless given. */
+  readonly redisUrl?: string | undefined;
   readonly keys: Keys;
   readonly clock: Clock;
   readonly log: Log;
@@ -69,7 +72,6 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const { keys, clock, log } = options;
   const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
-  const bus = inProcessBus({ log });
   const part = (service: string) => ({
     clients: directory.clientsFor(serviceTokens(keys, service)),
     log: log.child({ service }),
@@ -98,6 +100,9 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   ];
   // What services answer about themselves is for ops alone and has no place on a port that serves them all.
   directory.host(modules.map((module) => withMaintenance(module, pages)));
+  const consumers = modules.flatMap((module) => module.consumers.map(({ consumer }) => consumer));
+  const { redisUrl } = options;
+  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers });
   return running(modules, directory, bus, options, () => {
     processor.close();
     indexFolder.remove();

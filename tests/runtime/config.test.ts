@@ -71,6 +71,8 @@ describe("the configuration", () => {
       assert.match(sentence, /^SOUK_DATABASE_URL is refused: .*\{service\}/);
       assert.ok(!sentence.includes("secret"), sentence);
     }
+    const redis = refused([], { SOUK_REDIS_URL: "http://:secret@host" });
+    assert.equal(redis, "SOUK_REDIS_URL is refused: it must be like redis://:password@host:6379.");
   });
 
   it("refuses unknown flags, variables and services, and suggests what was meant", () => {

@@ -18,7 +18,7 @@ async function listed({ url }: StartedMarketplace): Promise<string[]> {
 describe("npm start -- --stores=production", function () {
   this.timeout(60_000);
 
-  it("keeps its tables in a MariaDB of its own, over a kill -9, and ends it", async () => {
+  it("keeps its tables in a MariaDB and its events in a Redis of its own, over a kill -9, and ends both", async () => {
     const folder = temporaryFolder();
     const started: StartedMarketplace[] = [];
     const start = async () => {
