@@ -3,12 +3,12 @@ import { create, type DescMessage, type MessageInitShape, type MessageShape, toB
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectError } from "@connectrpc/connect";
 import type { SqlEntityManager } from "@mikro-orm/sql";
-import type { ControlledTransaction, Kysely } from "kysely";
+import { type ControlledTransaction, type Kysely, sql } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { isUniqueViolation } from "./errors.ts";
 import { writeError } from "./replay.ts";
 import type { JobTable, RuntimeTables } from "./tables.ts";
+import { upsert } from "./upsert.ts";
 
 /** Partitions of the outbox; fixed, because changing it would reorder events under way. */
 export const PARTITIONS = 16;
@@ -236,26 +236,12 @@ export class OpenTransaction implements Transaction {
 
   /** Takes `count` numbers of the aggregate and gives the last. The row stays locked until the commit. */
   async #takeSequence(type: string, id: string, count: number): Promise<number> {
-    const raise = async (): Promise<bigint> => {
-      const result = await this.sql
-        .updateTable("sequence")
-        .set((eb) => ({ value: eb("value", "+", count) }))
-        .where("aggregate_type", "=", type)
-        .where("aggregate_id", "=", id)
-        .executeTakeFirst();
-      return result.numUpdatedRows;
-    };
-    if ((await raise()) === 0n) {
-      try {
-        await this.sql.insertInto("sequence").values({ aggregate_type: type, aggregate_id: id, value: count }).execute();
-        return count;
-      } catch (error) {
-        if (!isUniqueViolation(error)) {
-          throw error;
-        }
-        await raise();
-      }
-    }
+    await upsert(this.sql, {
+      table: "sequence",
+      row: { aggregate_type: type, aggregate_id: id, value: count },
+      key: ["aggregate_type", "aggregate_id"],
+      change: { value: sql`${sql.ref("sequence.value")} + ${count}` },
+    });
     const row = await this.sql
       .selectFrom("sequence")
       .select("value")
@@ -318,25 +304,12 @@ async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> 
     last_reason: null,
     last_message: null,
   } satisfies Partial<JobTable>;
-  const replan = () =>
-    sql
-      .updateTable("job")
-      .set(plan)
-      .where("kind", "=", job.kind)
-      .where("job_key", "=", job.key)
-      .executeTakeFirst()
-      .then((result) => result.numUpdatedRows);
-  try {
-    await sql
-      .insertInto("job")
-      .values({ kind: job.kind, job_key: job.key, owner: null, lease_expire_time: null, ...plan })
-      .execute();
-  } catch (error) {
-    if (!isUniqueViolation(error)) {
-      throw error;
-    }
-    await replan();
-  }
+  await upsert(sql, {
+    table: "job",
+    row: { kind: job.kind, job_key: job.key, owner: null, lease_expire_time: null, ...plan },
+    key: ["kind", "job_key"],
+    change: plan,
+  });
 }
 
 async function eraseJob(sql: Kysely<RuntimeTables>, job: JobName, now: number): Promise<void> {
