@@ -16,8 +16,8 @@ import { ADDRESS_NOT_FOUND, TOO_MANY_ADDRESSES } from "./errors.ts";
 
 /** Addresses of one account at most. */
 export const ADDRESSES_MAX = 20;
-/** How often a free slot is looked for because another command took it between looking and writing. */
-const ATTEMPTS_MAX = ADDRESSES_MAX;
+/** How often a free slot is looked for: who has lost every slot to others looks once more and finds none. */
+const ATTEMPTS_MAX = ADDRESSES_MAX + 1;
 const PAGE = { standard: 20, max: 100 };
 const OLDEST_FIRST: readonly SortColumn<"create_time" | "address_id">[] = [
   { column: "create_time", direction: "asc" },
