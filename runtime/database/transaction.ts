@@ -318,14 +318,6 @@ async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> 
     last_reason: null,
     last_message: null,
   } satisfies Partial<JobTable>;
-  const replan = () =>
-    sql
-      .updateTable("job")
-      .set(plan)
-      .where("kind", "=", job.kind)
-      .where("job_key", "=", job.key)
-      .executeTakeFirst()
-      .then((result) => result.numUpdatedRows);
   try {
     await sql
       .insertInto("job")
@@ -335,7 +327,7 @@ async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> 
     if (!isUniqueViolation(error)) {
       throw error;
     }
-    await replan();
+    await sql.updateTable("job").set(plan).where("kind", "=", job.kind).where("job_key", "=", job.key).execute();
   }
 }
 
