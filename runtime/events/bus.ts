@@ -33,9 +33,9 @@ export interface Subscription {
 export interface Bus {
   /** Resolves when the events are safe beyond the outbox; rejects when they must be published again. */
   publish(events: readonly Event[]): Promise<void>;
-  /** Starts delivery. Gives the function that ends it, which waits for the batch under way. */
-  subscribe(subscription: Subscription): () => Promise<void>;
-  /** Ends all delivery. */
+  /** Starts delivery, for as long as the bus is open: events published without a consumer would count as taken by it. */
+  subscribe(subscription: Subscription): void;
+  /** Ends all delivery, after the batches under way; what was not taken by then is not confirmed. */
   close(): Promise<void>;
 }
 
@@ -57,12 +57,7 @@ export function inProcessBus(options: { log: Log }): Bus {
       if ([...deliveries].some((delivery) => delivery.consumer === subscription.consumer)) {
         throw new Error(`two consumers are called "${subscription.consumer}".`);
       }
-      const delivery = new Delivery(subscription, options.log);
-      deliveries.add(delivery);
-      return async () => {
-        deliveries.delete(delivery);
-        await delivery.stop();
-      };
+      deliveries.add(new Delivery(subscription, options.log));
     },
     async close() {
       closed = true;
