@@ -137,6 +137,7 @@ class Lease implements DatabaseConnection {
     const deadline = Date.now() + LOCK_WAIT_MS;
     await this.#gate.enter(deadline, undefined);
     try {
+      this.#writer.synchronous("full");
       return await whileBusy(deadline, undefined, () => this.#write<R>(query));
     } finally {
       this.#gate.leave();

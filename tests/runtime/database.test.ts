@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { sql } from "kysely";
 import { systemClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
@@ -63,6 +64,13 @@ describe("the database", () => {
         .execute();
     });
     assert.equal((await database.read((em) => em.findOneOrFail(Pot, "a"))).balanceMinor, 2n ** 60n + 1n);
+  });
+
+  it("waits for the disk when a statement stands alone, whatever the transaction before it did", async () => {
+    await database.transaction(async () => {}, { durable: false });
+    await database.sql.insertInto("pot").values(pot("a")).execute();
+    const { rows } = await sql<{ synchronous: number }>`pragma synchronous`.execute(database.sql);
+    assert.deepEqual(rows, [{ synchronous: 2 }]);
   });
 
   it("leaves nothing behind when the work fails", async () => {
