@@ -1,7 +1,3 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { create, type DescMessage, type Message, type MessageShape } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
@@ -17,8 +13,10 @@ import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
+import { AnswerSignals } from "./answer-signals.ts";
 import { isContention, isLockTimeout } from "./errors.ts";
 import { type Migration, migrate } from "./migrations.ts";
+import { placeOf } from "./place.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import { sqliteDialect } from "./sqlite.ts";
@@ -164,45 +162,6 @@ export async function openDatabase<const E extends readonly EntityName[]>(
   return new OpenDatabase(orm, options, place.remove) as unknown as Database<TablesOf<E>>;
 }
 
-interface Place {
-  readonly file: string;
-  remove(): void;
-}
-
-const leftovers = new Set<string>();
-
-function removeLeftovers(): void {
-  for (const folder of leftovers) {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-async function placeOf(url: string): Promise<Place> {
-  if (!url.startsWith("sqlite:") || url.length === "sqlite:".length) {
-    throw new Error(`the database URL "${url}" is not understood: sqlite:<path>, or sqlite::memory:.`);
-  }
-  const path = url.slice("sqlite:".length);
-  if (path === ":memory:") {
-    // A real file: only then can the reader and the writer be two connections as they are in production.
-    const folder = mkdtempSync(join(tmpdir(), "souk-"));
-    // One listener for all of them: a test run opens hundreds.
-    if (leftovers.size === 0) {
-      process.removeListener("exit", removeLeftovers);
-      process.once("exit", removeLeftovers);
-    }
-    leftovers.add(folder);
-    return {
-      file: join(folder, "memory.db"),
-      remove: () => {
-        leftovers.delete(folder);
-        rmSync(folder, { recursive: true, force: true });
-      },
-    };
-  }
-  await mkdir(dirname(path), { recursive: true });
-  return { file: path, remove: () => {} };
-}
-
 /** The columns that entities declare as `bigint` in TypeScript. */
 function exactColumns(orm: MikroORM): Set<string> {
   const exact = new Set<string>();
@@ -230,7 +189,7 @@ class OpenDatabase implements Database {
   readonly #orm: MikroORM;
   readonly #remove: () => void;
   readonly #listeners = new Set<(committed: Committed) => void>();
-  readonly #answerWaiters = new Map<string, Set<() => void>>();
+  readonly #answers = new AnswerSignals();
 
   constructor(orm: MikroORM, options: DatabaseOptions<readonly EntityName[]>, remove: () => void) {
     this.#orm = orm;
@@ -312,9 +271,7 @@ class OpenDatabase implements Database {
 
   #announce(committed: Committed): void {
     for (const key of committed.answeredKeys) {
-      for (const wake of this.#answerWaiters.get(key) ?? []) {
-        wake();
-      }
+      this.#answers.announce(key);
     }
     for (const run of [...committed.afterCommit, ...[...this.#listeners].map((listener) => () => listener(committed))]) {
       try {
@@ -417,7 +374,7 @@ class OpenDatabase implements Database {
   ): Promise<MessageShape<D> | undefined> {
     refuseInsideTransaction(this.service, "waiting for an answer");
     for (;;) {
-      const wake = this.#answerSignal(requestKey);
+      const wake = this.#answers.listen(requestKey);
       try {
         const row = await this.#replayRow(requestKey);
         if (row === undefined) {
@@ -433,29 +390,6 @@ class OpenDatabase implements Database {
         wake.stop();
       }
     }
-  }
-
-  /** Listens from now on, so that an answer committed while the row is being read is not missed. */
-  #answerSignal(key: string) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const waiters = this.#answerWaiters.get(key) ?? new Set();
-    this.#answerWaiters.set(key, waiters.add(resolve));
-    return {
-      orAfter: async (ms: number, signal: AbortSignal | undefined) => {
-        const timer = setTimeout(resolve, ms);
-        const aborted = () => resolve();
-        signal?.addEventListener("abort", aborted, { once: true });
-        await promise;
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", aborted);
-      },
-      stop: () => {
-        waiters.delete(resolve);
-        if (waiters.size === 0 && this.#answerWaiters.get(key) === waiters) {
-          this.#answerWaiters.delete(key);
-        }
-      },
-    };
   }
 
   onCommit(listener: (committed: Committed) => void): () => void {

@@ -1,5 +1,5 @@
 import { DeadlockException, LockWaitTimeoutException, UniqueConstraintViolationException } from "@mikro-orm/core";
-import { isSqliteBusy, LockTimeout } from "./sqlite.ts";
+import { isSqliteBusy, LockTimeout } from "./gate.ts";
 
 /** Whether a unique or primary key refused the row (SQLite's 2067 and 1555, MySQL's 1062), from an entity or from Kysely. */
 export function isUniqueViolation(error: unknown): boolean {
