@@ -1,7 +1,7 @@
 // The program: `node services/main.ts [settings] [services]`.
 
 import { join } from "node:path";
-import { systemClock } from "#runtime/clock.ts";
+import { type Clock, systemClock } from "#runtime/clock.ts";
 import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
 import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
@@ -28,7 +28,7 @@ export interface Running {
  *
  * @throws Error a sentence, when the folder or the port is somebody else's.
  */
-export async function run(config: Config): Promise<Running> {
+export async function run(config: Config, clock: Clock = systemClock): Promise<Running> {
   const log = createLog({ level: config.logLevel, format: config.logFormat });
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
@@ -39,7 +39,7 @@ export async function run(config: Config): Promise<Running> {
     const health = createHealth();
     let server: Server | undefined;
     const baseUrl = () => config.publicUrl ?? server?.url ?? "";
-    const marketplace = await openMarketplace({ dataDir: config.dataDir, keys, clock: systemClock, log, baseUrl, health });
+    const marketplace = await openMarketplace({ dataDir: config.dataDir, keys, clock, log, baseUrl, health });
     undo.push(() => marketplace.stop());
     const { port, host, corsOrigins, drainMs } = config;
     const verifiers = embeddedVerifiers(keys);
