@@ -301,6 +301,8 @@ async function join(
   if (row.request_key != null) {
     return { kind: "ask" };
   }
+  // The job that looked after the step may have used up its attempts.
+  tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + RESOLVE_AFTER_MS });
   await changePayment(tx, row, { request_key: requestKey });
   return { kind: "begun", fresh: false };
 }
