@@ -1,4 +1,4 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 
@@ -105,6 +105,20 @@ export function retryAfterMsOf(error: unknown): number | undefined {
   const delay = error instanceof ConnectError ? error.findDetails(RetryInfoSchema)[0]?.retryDelay : undefined;
   return delay && Number(delay.seconds) * 1000 + Math.ceil(delay.nanos / 1_000_000);
 }
+
+/**
+ * Opens the standard details of an error that was stored or came from another service, so that JSON shows them in plain words (`debug`) and not only
+ * as bytes. Changes the error it is given.
+ */
+export function openDetails(error: ConnectError): ConnectError {
+  error.details = error.details.map((detail) => {
+    const desc = "type" in detail ? STANDARD_DETAILS.find((known) => known.typeName === detail.type) : undefined;
+    return desc !== undefined && "type" in detail ? { desc, value: fromBinary(desc, detail.value) } : detail;
+  });
+  return error;
+}
+
+const STANDARD_DETAILS = [ErrorInfoSchema, RetryInfoSchema, BadRequestSchema] as const;
 
 function errorInfoOf(error: ConnectError) {
   return error.findDetails(ErrorInfoSchema).find((info) => info.domain === ERROR_DOMAIN);

@@ -12,7 +12,16 @@ import {
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
 import { type Call, type Caller, callerName, callKey } from "#runtime/call.ts";
-import { CANCELLED, DEADLINE_EXCEEDED, failure, INTERNAL, MALFORMED_REQUEST, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
+import {
+  CANCELLED,
+  DEADLINE_EXCEEDED,
+  failure,
+  INTERNAL,
+  MALFORMED_REQUEST,
+  openDetails,
+  reasonOf,
+  UNAVAILABLE,
+} from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
@@ -312,7 +321,7 @@ export function presentable(error: unknown, log: Log, method: DescMethod): Conne
   if (error instanceof ConnectError) {
     const reason = error.findDetails(ErrorInfoSchema).length > 0 ? reasonOf(error) : undefined;
     if (reason !== undefined && !(OWN_IDENTITY.has(reason) && isFromWire(error))) {
-      return error;
+      return openDetails(error);
     }
     const named = reason === undefined ? byCode(error) : undefined;
     if (named !== undefined) {

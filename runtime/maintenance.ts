@@ -47,6 +47,7 @@ export function maintenance(database: Database, pages: PageTokens): ServiceImpl<
         .selectFrom("job")
         .selectAll()
         .where("due_time", "is not", null)
+        .$narrowType<{ due_time: number }>()
         .$if(position !== undefined, (query) => query.where((eb) => afterPosition(eb, JOB_ORDER, position ?? [])))
         .orderBy("due_time")
         .orderBy("kind")
@@ -59,7 +60,7 @@ export function maintenance(database: Database, pages: PageTokens): ServiceImpl<
         create(JobSchema, {
           kind: row.kind,
           key: row.job_key,
-          dueTime: timestampFromMs(row.due_time ?? 0),
+          dueTime: timestampFromMs(row.due_time),
           attempts: row.attempt,
           running: row.owner !== null && (row.lease_expire_time ?? 0) > now,
           lastError: row.last_message ?? "",

@@ -10,8 +10,8 @@ const MAC_BYTES = 16;
 /** The longest token read; longer ones are refused unseen. */
 const TOKEN_MAX = 2_048;
 
-/** One value of a place in a list: what a sort column holds in the page's last row. */
-export type PageValue = string | number | bigint | null;
+/** One value of a place in a list: what a sort column holds in the page's last row. Never null, which is neither before nor after anything. */
+export type PageValue = string | number | bigint;
 
 /** Gives out and reads page tokens. */
 export interface PageTokens {
@@ -53,11 +53,11 @@ export function pageTokens(options: { secret: Uint8Array; clock?: Clock; maxAgeM
       if (given.length !== right.length || !timingSafeEqual(given, right)) {
         return fail(PAGE_TOKEN_INVALID);
       }
-      const [expireTime, ...values] = JSON.parse(body.toString()) as [number, ...(string | number | null | { n: string })[]];
+      const [expireTime, ...values] = JSON.parse(body.toString()) as [number, ...(string | number | { n: string })[]];
       if (clock.now() >= expireTime) {
         return fail(PAGE_TOKEN_INVALID);
       }
-      return values.map((value) => (value !== null && typeof value === "object" ? BigInt(value.n) : value));
+      return values.map((value) => (typeof value === "object" ? BigInt(value.n) : value));
     },
   };
 }
@@ -84,7 +84,7 @@ function structuredCloneMessage<M extends Message>(message: M): M {
   return Object.assign(Object.create(Object.getPrototypeOf(message)), message) as M;
 }
 
-/** One column of a list's order. The last one of an order is unique, so that every row has one place. */
+/** One column of a list's order; it holds no nulls. The last one of an order is unique, so that every row has one place. */
 export interface SortColumn<Columns extends string> {
   readonly column: Columns;
   readonly direction: "asc" | "desc";

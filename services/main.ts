@@ -1,7 +1,7 @@
 // The program: `node services/main.ts [settings] [services]`.
 
 import { join } from "node:path";
-import { systemClock } from "#runtime/clock.ts";
+import { type Clock, systemClock } from "#runtime/clock.ts";
 import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
 import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
@@ -40,13 +40,22 @@ export async function namedStores({ databaseUrl, redisUrl }: Config): Promise<Op
   return { databaseUrl: (service) => databaseUrl.replaceAll("{service}", service), redisUrl, stop: async () => {} };
 }
 
+/** What a start may be given beside its settings. */
+export interface RunOptions {
+  readonly clock?: Clock;
+  /** Gives the stores, where the settings ask for production's. */
+  readonly productionStores?: typeof namedStores;
+}
+
 /**
  * Opens the stores, listens, and starts what works by itself; resolves when the process is ready. Nothing stays open when it fails.
  *
- * @param productionStores gives the stores, where the settings ask for production's
  * @throws Error a sentence, when the folder or the port is somebody else's.
  */
-export async function run(config: Config, productionStores = namedStores): Promise<Running> {
+export async function run(
+  config: Config,
+  { clock = systemClock, productionStores = namedStores }: RunOptions = {},
+): Promise<Running> {
   const log = createLog({ level: config.logLevel, format: config.logFormat });
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
@@ -65,7 +74,7 @@ export async function run(config: Config, productionStores = namedStores): Promi
       databaseUrl: stores?.databaseUrl,
       redisUrl: stores?.redisUrl,
       keys,
-      clock: systemClock,
+      clock,
       log,
       baseUrl,
       health,
@@ -122,7 +131,7 @@ export async function main(
       process.stdout.write(settings.help);
       return;
     }
-    const starting = run(settings.config, productionStores);
+    const starting = run(settings.config, { productionStores });
     endOnSignal(() => starting.then((started) => started.stop()));
     running = await starting;
     await ready(running, settings.config);

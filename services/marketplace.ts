@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Interceptor } from "@connectrpc/connect";
 import { MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
@@ -53,6 +54,8 @@ export interface MarketplaceOptions {
   readonly baseUrl: () => string;
   /** Hears which parts are ready. */
   readonly health?: HealthState;
+  /** What sees the calls of a service to others: a test loses some of them. None unless given. */
+  readonly interceptors?: (service: string) => readonly Interceptor[];
 }
 
 /** All services in one process, wired: the one place that knows every service. */
@@ -73,7 +76,7 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
   const part = (service: string) => ({
-    clients: directory.clientsFor(serviceTokens(keys, service)),
+    clients: directory.clientsFor(serviceTokens(keys, service), options.interceptors?.(service)),
     log: log.child({ service }),
     clock,
     pages,

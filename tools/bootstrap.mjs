@@ -306,6 +306,10 @@ function isMusl() {
   return !report.header.glibcVersionRuntime;
 }
 
+function hasTerminal() {
+  return isatty(0) || isatty(1) || isatty(2);
+}
+
 /**
  * Runs node with these arguments as a child in this terminal and ends as it ends: same exit code, or same signal. A signal sent to
  * this process reaches the child; Ctrl-C does not need to be passed on, the terminal has sent it to the child already.
@@ -315,12 +319,12 @@ function isMusl() {
  */
 export function runAsChild(node, args, env) {
   const child = spawn(node, args, { stdio: "inherit", env });
-  const hasTerminal = isatty(0) || isatty(1) || isatty(2);
+  const terminalTellsChild = hasTerminal();
   /** @type {NodeJS.Signals[]} */
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
   for (const signal of signals) {
     process.on(signal, () => {
-      if (signal !== "SIGINT" || !hasTerminal) child.kill(signal);
+      if (signal !== "SIGINT" || !terminalTellsChild) child.kill(signal);
     });
   }
   child.on("error", (error) => {
@@ -350,8 +354,9 @@ function main([script, ...args]) {
   ensureDependencies({ root, cache: cacheFolder(), install });
   const command = [...NODE_FLAGS, path.resolve(root, script), ...args];
   const env = { ...process.env, PATH: pathWith(node) };
-  // Becoming the script leaves one process: nothing to forward, nothing left in memory. Only newer Nodes can.
-  if (plan === "use" && typeof process.execve === "function") process.execve(node, [node, ...command], env);
+  // Becoming the script leaves one process: nothing to forward, nothing left in memory. Only newer Nodes can. In a terminal it would
+  // get each Ctrl-C twice, from the terminal and from npm, and take the second for "at once": there the parent keeps npm's.
+  if (plan === "use" && typeof process.execve === "function" && !hasTerminal()) process.execve(node, [node, ...command], env);
   else runAsChild(node, command, env);
 }
 

@@ -143,19 +143,26 @@ async function* batches(
 ): AsyncGenerator<Batch> {
   let drafts: ListingDraft[] = [];
   let lines: number[] = [];
-  for await (const record of records) {
-    const draft = "fields" in record ? attempt(() => draftOf(record.fields, defaults)) : record.problem;
-    if (typeof draft === "string") refuse(record.line, draft, result, progress);
-    else {
-      drafts.push(draft);
-      lines.push(record.line);
+  let broken: { error: unknown } | undefined;
+  try {
+    for await (const record of records) {
+      const draft = "fields" in record ? attempt(() => draftOf(record.fields, defaults)) : record.problem;
+      if (typeof draft === "string") refuse(record.line, draft, result, progress);
+      else {
+        drafts.push(draft);
+        lines.push(record.line);
+      }
+      if (drafts.length === BATCH_SIZE) {
+        yield { drafts, lines };
+        [drafts, lines] = [[], []];
+      }
     }
-    if (drafts.length === BATCH_SIZE) {
-      yield { drafts, lines };
-      [drafts, lines] = [[], []];
-    }
+  } catch (error) {
+    // What was read before the file broke off still goes in.
+    broken = { error };
   }
   if (drafts.length > 0) yield { drafts, lines };
+  if (broken) throw broken.error;
 }
 
 function attempt(work: () => ListingDraft): ListingDraft | string {
@@ -180,7 +187,10 @@ async function createAll(
       show();
     }
   };
-  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  // When one fails, what the others have under way is still waited for, and counts.
+  const ended = await Promise.allSettled(Array.from({ length: CONCURRENCY }, worker));
+  const failed = ended.find((each) => each.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
 async function createBatch(

@@ -13,6 +13,7 @@ import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
+import { AnswerSignals } from "./answer-signals.ts";
 import { isContention, isLockTimeout, isLost } from "./errors.ts";
 import { type Migration, migrate } from "./migrations.ts";
 import { openMysql } from "./mysql.ts";
@@ -172,7 +173,7 @@ class OpenDatabase implements Database {
   readonly #orm: MikroORM;
   readonly #store: Store;
   readonly #listeners = new Set<(committed: Committed) => void>();
-  readonly #answerWaiters = new Map<string, Set<() => void>>();
+  readonly #answers = new AnswerSignals();
 
   constructor(store: Store, options: DatabaseOptions<readonly EntityName[]>) {
     const { orm } = store;
@@ -258,9 +259,7 @@ class OpenDatabase implements Database {
 
   #announce(committed: Committed): void {
     for (const key of committed.answeredKeys) {
-      for (const wake of this.#answerWaiters.get(key) ?? []) {
-        wake();
-      }
+      this.#answers.announce(key);
     }
     for (const run of [...committed.afterCommit, ...[...this.#listeners].map((listener) => () => listener(committed))]) {
       try {
@@ -363,7 +362,7 @@ class OpenDatabase implements Database {
   ): Promise<MessageShape<D> | undefined> {
     refuseInsideTransaction(this.service, "waiting for an answer");
     for (;;) {
-      const wake = this.#answerSignal(requestKey);
+      const wake = this.#answers.listen(requestKey);
       try {
         const row = await this.#replayRow(requestKey);
         if (row === undefined) {
@@ -379,29 +378,6 @@ class OpenDatabase implements Database {
         wake.stop();
       }
     }
-  }
-
-  /** Listens from now on, so that an answer committed while the row is being read is not missed. */
-  #answerSignal(key: string) {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const waiters = this.#answerWaiters.get(key) ?? new Set();
-    this.#answerWaiters.set(key, waiters.add(resolve));
-    return {
-      orAfter: async (ms: number, signal: AbortSignal | undefined) => {
-        const timer = setTimeout(resolve, ms);
-        const aborted = () => resolve();
-        signal?.addEventListener("abort", aborted, { once: true });
-        await promise;
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", aborted);
-      },
-      stop: () => {
-        waiters.delete(resolve);
-        if (waiters.size === 0 && this.#answerWaiters.get(key) === waiters) {
-          this.#answerWaiters.delete(key);
-        }
-      },
-    };
   }
 
   onCommit(listener: (committed: Committed) => void): () => void {

@@ -1,6 +1,6 @@
 import { DeadlockException, LockWaitTimeoutException, UniqueConstraintViolationException } from "@mikro-orm/core";
+import { isSqliteBusy } from "./gate.ts";
 import { LockTimeout } from "./scope.ts";
-import { isSqliteBusy } from "./sqlite-dialect.ts";
 
 /** Whether a unique or primary key refused the row (SQLite's 2067 and 1555, MySQL's 1062), from an entity or from Kysely. */
 export function isUniqueViolation(error: unknown): boolean {

@@ -7,7 +7,7 @@ export interface Leases {
   take(): Promise<ReadonlySet<string>>;
   /** Renews the leases for as long as the work lasts. */
   during<T>(work: () => Promise<T>): Promise<T>;
-  /** Gives all back, so that another process need not wait for their end. */
+  /** Gives all back for good, so that another process need not wait for their end. */
   release(): Promise<void>;
 }
 
@@ -16,8 +16,12 @@ export function holdLeases(database: Database, options: { owner: string; leaseMs
   const { owner, leaseMs, names } = options;
   let held: ReadonlySet<string> = new Set();
   let renewTime = 0;
+  let released = false;
 
   async function takeAll(): Promise<ReadonlySet<string>> {
+    if (released) {
+      return held;
+    }
     const now = database.clock.now();
     const until = now + leaseMs;
     held = await database.transaction(
@@ -69,6 +73,7 @@ export function holdLeases(database: Database, options: { owner: string; leaseMs
       }
     },
     async release() {
+      released = true;
       held = new Set();
       await database.transaction(
         async (tx) => {

@@ -1,5 +1,3 @@
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   type CompiledQuery,
   type DatabaseConnection,
@@ -12,15 +10,13 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
-import { LockTimeout, refuseBesideTransaction, startingScope } from "./scope.ts";
+import { Gate, whileBusy } from "./gate.ts";
+import { refuseBesideTransaction, startingScope } from "./scope.ts";
+import { Handle } from "./sqlite-handle.ts";
 import type { IsBigInt } from "./store.ts";
 
 /** How long a write outside a transaction waits for the writer before it gives up. */
 const LOCK_WAIT_MS = 30_000;
-/** Prepared statements kept per connection; the least recently used goes first. */
-const STATEMENTS_MAX = 512;
-/** How often a file locked by another process is tried again. SQLite's own busy timeout would block the thread, so it is short. */
-const BUSY_RETRY_MS = 3;
 
 /**
  * Kysely on `node:sqlite`, with two connections to one file in WAL mode: a writer, which one transaction at a time holds, and a
@@ -131,6 +127,7 @@ class Lease implements DatabaseConnection {
     const deadline = Date.now() + LOCK_WAIT_MS;
     await this.#gate.enter(deadline, undefined);
     try {
+      this.#writer.synchronous("full");
       return await whileBusy(deadline, undefined, () => this.#write<R>(query));
     } finally {
       this.#gate.leave();
@@ -191,170 +188,6 @@ class Lease implements DatabaseConnection {
   }
 }
 
-interface Prepared {
-  readonly statement: StatementSync;
-  /** The names of the columns it gives; empty when it gives no rows. */
-  readonly columns: readonly string[];
-  /** Which of them come as `bigint` whatever their size. */
-  readonly exact: readonly boolean[];
-}
-
-function toObject(row: unknown[], { columns, exact }: Prepared): Record<string, unknown> {
-  const object: Record<string, unknown> = {};
-  for (let i = 0; i < columns.length; i++) {
-    let value = row[i];
-    if (typeof value === "bigint" && !exact[i]) {
-      const number = Number(value);
-      value = Number.isSafeInteger(number) ? number : value;
-    }
-    object[columns[i] as string] = value;
-  }
-  return object;
-}
-
-/** A connection with its prepared statements. */
-class Handle {
-  readonly #db: DatabaseSync;
-  readonly #isBigInt: IsBigInt;
-  readonly #statements = new Map<string, Prepared>();
-  #synchronous = "";
-
-  constructor(file: string, isBigInt: IsBigInt) {
-    this.#db = new DatabaseSync(file, { timeout: 1, enableForeignKeyConstraints: true });
-    this.#isBigInt = isBigInt;
-  }
-
-  get inTransaction(): boolean {
-    return this.#db.isTransaction;
-  }
-
-  exec(sql: string): void {
-    this.#db.exec(sql);
-  }
-
-  close(): void {
-    this.#statements.clear();
-    if (this.#db.isOpen) {
-      this.#db.close();
-    }
-  }
-
-  /** Drops the prepared statements: their columns may have changed. */
-  forget(): void {
-    this.#statements.clear();
-  }
-
-  run(sql: string): void {
-    this.#prepare(sql, true).statement.run();
-  }
-
-  /** "full": a commit survives the machine's power failing. "normal": it survives the process being killed, which costs no disk wait. */
-  synchronous(level: "full" | "normal"): void {
-    if (this.#synchronous !== level) {
-      this.#db.exec(`pragma synchronous = ${level}`);
-      this.#synchronous = level;
-    }
-  }
-
-  execute<R>(query: CompiledQuery): QueryResult<R> {
-    const values = query.parameters.map(toSqlite);
-    const prepared = this.#prepare(query.sql, values.length > 0);
-    if (prepared.columns.length > 0) {
-      const rows = (prepared.statement.all(...values) as unknown as unknown[][]).map((row) => toObject(row, prepared));
-      return { rows: rows as R[], numAffectedRows: BigInt(rows.length) };
-    }
-    const { changes, lastInsertRowid } = prepared.statement.run(...values);
-    return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) };
-  }
-
-  #prepare(sql: string, keep: boolean): Prepared {
-    const known = this.#statements.get(sql);
-    if (known !== undefined) {
-      this.#statements.delete(sql);
-      this.#statements.set(sql, known);
-      return known;
-    }
-    const statement = this.#db.prepare(sql);
-    statement.setReadBigInts(true);
-    statement.setReturnArrays(true);
-    const columns = statement.columns().map((column) => column.name);
-    const prepared = { statement, columns, exact: columns.map(this.#isBigInt) };
-    if (keep) {
-      this.#statements.set(sql, prepared);
-      if (this.#statements.size > STATEMENTS_MAX) {
-        this.#statements.delete(this.#statements.keys().next().value as string);
-      }
-    }
-    return prepared;
-  }
-}
-
-/** Lets one in at a time, in the order of asking. */
-class Gate {
-  #taken = false;
-  readonly #waiting: (() => void)[] = [];
-
-  async enter(deadline: number, signal: AbortSignal | undefined): Promise<void> {
-    if (!this.#taken) {
-      this.#taken = true;
-      return;
-    }
-    await new Promise<void>((resolve, reject) => {
-      const giveUp = () => {
-        const index = this.#waiting.indexOf(granted);
-        if (index >= 0) {
-          this.#waiting.splice(index, 1);
-        }
-        signal?.removeEventListener("abort", giveUp);
-        clearTimeout(timer);
-        reject(new LockTimeout());
-      };
-      const timer = setTimeout(giveUp, Math.max(0, deadline - Date.now()));
-      const granted = () => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", giveUp);
-        resolve();
-      };
-      this.#waiting.push(granted);
-      signal?.addEventListener("abort", giveUp, { once: true });
-      if (signal?.aborted) {
-        giveUp();
-      }
-    });
-  }
-
-  leave(): void {
-    const next = this.#waiting.shift();
-    if (next === undefined) {
-      this.#taken = false;
-    } else {
-      next();
-    }
-  }
-}
-
-/** Whether SQLite says that another connection holds the lock (SQLITE_BUSY and its extended codes, SQLITE_LOCKED). */
-export function isSqliteBusy(error: unknown): boolean {
-  const code = (error as { errcode?: unknown } | null)?.errcode;
-  return typeof code === "number" && ((code & 0xff) === 5 || (code & 0xff) === 6);
-}
-
-async function whileBusy<T>(deadline: number, signal: AbortSignal | undefined, work: () => T): Promise<T> {
-  for (;;) {
-    try {
-      return work();
-    } catch (error) {
-      if (!isSqliteBusy(error)) {
-        throw error;
-      }
-      if (Date.now() >= deadline || signal?.aborted) {
-        throw new LockTimeout();
-      }
-      await sleep(BUSY_RETRY_MS * (0.5 + Math.random()));
-    }
-  }
-}
-
 const READ = /^\s*(select|explain|values)\b/i;
 const WITH = /^\s*with\b/i;
 const SCHEMA_CHANGE = /^\s*(create|alter|drop)\b/i;
@@ -365,21 +198,4 @@ function isRead(query: CompiledQuery): boolean {
     return true;
   }
   return READ.test(query.sql) || (WITH.test(query.sql) && !WRITE_WORD.test(query.sql));
-}
-
-function toSqlite(value: unknown): SQLInputValue {
-  if (typeof value === "number" && Number.isSafeInteger(value)) {
-    // As a double, which a number would be, it would lose digits in sums with large integers.
-    return BigInt(value);
-  }
-  if (typeof value === "boolean") {
-    return value ? 1 : 0;
-  }
-  if (value === undefined) {
-    return null;
-  }
-  if (value instanceof Date) {
-    return value.getTime();
-  }
-  return value as SQLInputValue;
 }

@@ -1,9 +1,6 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
 import { type EntityName, MikroORM } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
+import { placeOf } from "./place.ts";
 import { sqliteDialect } from "./sqlite-dialect.ts";
 import { SoukSqliteOrmDriver } from "./sqlite-orm.ts";
 import { ExactColumns, type Store, type StoreOptions } from "./store.ts";
@@ -41,43 +38,4 @@ export async function openSqlite(options: StoreOptions): Promise<Store> {
       work({ sql: orm.em.getKysely() as unknown as Kysely<unknown>, transactional: true, resuming: (rest) => rest() }),
     close,
   };
-}
-
-interface Place {
-  readonly file: string;
-  remove(): void;
-}
-
-const leftovers = new Set<string>();
-
-function removeLeftovers(): void {
-  for (const folder of leftovers) {
-    rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-async function placeOf(url: string): Promise<Place> {
-  if (url.length === "sqlite:".length) {
-    throw new Error(`the database URL "${url}" names no file: sqlite:<path>, or sqlite::memory:.`);
-  }
-  const path = url.slice("sqlite:".length);
-  if (path === ":memory:") {
-    // A real file: only then can the reader and the writer be two connections as they are in production.
-    const folder = mkdtempSync(join(tmpdir(), "souk-"));
-    // One listener for all of them: a test run opens hundreds.
-    if (leftovers.size === 0) {
-      process.removeListener("exit", removeLeftovers);
-      process.once("exit", removeLeftovers);
-    }
-    leftovers.add(folder);
-    return {
-      file: join(folder, "memory.db"),
-      remove: () => {
-        leftovers.delete(folder);
-        rmSync(folder, { recursive: true, force: true });
-      },
-    };
-  }
-  await mkdir(dirname(path), { recursive: true });
-  return { file: path, remove: () => {} };
 }

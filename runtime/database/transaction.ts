@@ -6,8 +6,9 @@ import type { SqlEntityManager } from "@mikro-orm/sql";
 import { type ControlledTransaction, type Kysely, sql } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
+import { eraseJob, type JobName, type NewJob, writeJob } from "./job-plans.ts";
 import { writeError } from "./replay.ts";
-import type { JobTable, RuntimeTables } from "./tables.ts";
+import type { RuntimeTables } from "./tables.ts";
 import { upsert } from "./upsert.ts";
 
 /** Partitions of the outbox; fixed, because changing it would reorder events under way. */
@@ -24,19 +25,6 @@ export interface NewEvent<D extends DescMessage = DescMessage> {
   /** The event itself. */
   message: MessageInitShape<D>;
 }
-
-/** Work to be done once, at or after a time, by any process of the service. */
-export interface NewJob {
-  /** Selects the handler, such as "expire-reservation". */
-  kind: string;
-  /** Says which one, such as the reservation's id; 1..191 characters. */
-  key: string;
-  /** Milliseconds since the epoch; a time in the past means at once. */
-  dueTime: number;
-}
-
-/** Names a job. */
-export type JobName = Pick<NewJob, "kind" | "key">;
 
 /**
  * An open transaction at READ COMMITTED. What `append`, `schedule`, `unschedule` and `answer` are given is written at the end,
@@ -292,36 +280,4 @@ export async function eventScope(tx: Transaction, traceparent: string, work: () 
 /** The partition of an aggregate: the same in every process, for good. */
 export function partitionOf(aggregateId: string): number {
   return (createHash("md5").update(aggregateId).digest()[0] as number) % PARTITIONS;
-}
-
-/** Inserts the job or plans the existing one anew, keeping the lease of a run that is under way. */
-async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> {
-  const plan = {
-    due_time: job.dueTime,
-    generation: newId(),
-    attempt: 0,
-    first_failure_time: null,
-    last_reason: null,
-    last_message: null,
-  } satisfies Partial<JobTable>;
-  await upsert(sql, {
-    table: "job",
-    row: { kind: job.kind, job_key: job.key, owner: null, lease_expire_time: null, ...plan },
-    key: ["kind", "job_key"],
-    change: plan,
-  });
-}
-
-async function eraseJob(sql: Kysely<RuntimeTables>, job: JobName, now: number): Promise<void> {
-  const named = sql.deleteFrom("job").where("kind", "=", job.kind).where("job_key", "=", job.key);
-  const idle = await named.where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", now)])).executeTakeFirst();
-  if (idle.numDeletedRows === 0n) {
-    // It is running: its row goes when that run ends.
-    await sql
-      .updateTable("job")
-      .set({ due_time: null, generation: newId() })
-      .where("kind", "=", job.kind)
-      .where("job_key", "=", job.key)
-      .execute();
-  }
 }

@@ -56,9 +56,9 @@ export interface Bus {
   lane?(source: string, partition: number): Lane;
   /** Resolves when the events are safe beyond the outbox; rejects when they must be published again. */
   publish(events: readonly Event[]): Promise<void>;
-  /** Starts delivery. Gives the function that ends it, which waits for the batch under way. */
-  subscribe(subscription: Subscription): () => Promise<void>;
-  /** Ends all delivery. */
+  /** Starts delivery, for as long as the bus is open: events published without a consumer would count as taken by it. */
+  subscribe(subscription: Subscription): void;
+  /** Ends all delivery, after the batches under way; what was not taken by then is not confirmed. */
   close(): Promise<void>;
 }
 
@@ -80,12 +80,7 @@ export function inProcessBus(options: { log: Log }): Bus {
       if ([...deliveries].some((delivery) => delivery.consumer === subscription.consumer)) {
         throw new Error(`two consumers are called "${subscription.consumer}".`);
       }
-      const delivery = new Delivery(subscription, options.log);
-      deliveries.add(delivery);
-      return async () => {
-        deliveries.delete(delivery);
-        await delivery.stop();
-      };
+      deliveries.add(new Delivery(subscription, options.log));
     },
     async close() {
       closed = true;

@@ -92,10 +92,8 @@ class Inbox {
   async handle(events: readonly Event[]): Promise<void> {
     try {
       return await this.#take(events);
-    } catch (error) {
-      if (isOutside(error)) {
-        throw error;
-      }
+    } catch {
+      // One by one, the failing event shows itself, and a batch that takes longer than a transaction may still gets through.
     }
     for (const event of events) {
       try {

@@ -28,10 +28,10 @@ export async function claimJobs(
     .where("kind", "in", [...options.kinds])
     .where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", now)]))
     .orderBy("due_time")
-    .limit(limit)
+    .limit(limit + running.size)
     .execute();
   // A lease that ended while the run went on in this very process (the machine slept) is no reason for a second run.
-  const candidates = rows.filter((row) => !running.has(`${row.kind}\n${row.job_key}`));
+  const candidates = rows.filter((row) => !running.has(`${row.kind}\n${row.job_key}`)).slice(0, limit);
   if (candidates.length === 0) {
     return [];
   }
@@ -67,8 +67,11 @@ export async function claimJobs(
 }
 
 // Each of these two reads walks one index and stops at its first row; a `min()` would scan every job that waits.
-/** When the next job can be claimed: in milliseconds since the epoch, Infinity when there is none. */
-export async function nextDueTime(database: Database, kinds: readonly string[]): Promise<number> {
+/**
+ * When the next job can be claimed: in milliseconds since the epoch, Infinity when there is none. Those of `owner` do not count: it is woken
+ * when their runs end.
+ */
+export async function nextDueTime(database: Database, kinds: readonly string[], owner: string): Promise<number> {
   const free = await database.sql
     .selectFrom("job")
     .select("due_time")
@@ -83,6 +86,7 @@ export async function nextDueTime(database: Database, kinds: readonly string[]):
     .select("lease_expire_time")
     .where("lease_expire_time", "is not", null)
     .where("kind", "in", [...kinds])
+    .where("owner", "!=", owner)
     .where("due_time", "is not", null)
     .orderBy("lease_expire_time")
     .limit(1)

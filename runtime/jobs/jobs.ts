@@ -30,7 +30,7 @@ export interface JobHandler {
   readonly kind: string;
   /** Tries before the job becomes a dead letter; 10 unless given. */
   readonly maxAttempts?: number;
-  /** How long one run may take, in milliseconds, before its signal is aborted; 60 s unless given. */
+  /** How long one run may take, in milliseconds, before its signal is aborted and its lease renewed no more; 60 s unless given. */
   readonly timeoutMs?: number;
   /** The pause after a failed attempt (1 for the first), in milliseconds; unless given from 1 s, doubling, to 5 minutes. */
   backoffMs?(attempt: number): number;
@@ -129,7 +129,7 @@ class Runner {
       await this.#loop.drain();
       if (this.#running.size > 0) {
         await Promise.race(this.#running.values());
-      } else if (this.#stopping || (await nextDueTime(this.#database, this.#kinds())) > this.#database.clock.now()) {
+      } else if (this.#stopping || (await nextDueTime(this.#database, this.#kinds(), this.#owner)) > this.#database.clock.now()) {
         return;
       }
     }
@@ -173,7 +173,7 @@ class Runner {
     if (jobs.length > 0) {
       return true;
     }
-    return (await nextDueTime(this.#database, this.#kinds())) - this.#database.clock.now();
+    return (await nextDueTime(this.#database, this.#kinds(), this.#owner)) - this.#database.clock.now();
   }
 
   #start(job: ClaimedJob): void {
@@ -193,13 +193,17 @@ class Runner {
   async #run(job: ClaimedJob): Promise<void> {
     const handler = this.#handlers.get(job.kind) as JobHandler;
     const lost = new AbortController();
+    const timeout = AbortSignal.timeout(handler.timeoutMs ?? TIMEOUT_MS);
     const renewal = setInterval(() => {
+      if (timeout.aborted) {
+        // A run that does not hear its signal may never end: another process is to have the job.
+        return;
+      }
       renewLease(this.#database, job, this.#leaseMs).then(
         (held) => held || lost.abort(),
         (error: unknown) => this.#database.log.warn({ job: job.kind, key: job.key, err: error }, "a lease was not renewed"),
       );
     }, this.#leaseMs / 3);
-    const timeout = AbortSignal.timeout(handler.timeoutMs ?? TIMEOUT_MS);
     const signal = AbortSignal.any([lost.signal, this.#aborted.signal, timeout]);
     const maxAttempts = handler.maxAttempts ?? MAX_ATTEMPTS;
     let failure: { error: unknown } | undefined;

@@ -22,6 +22,7 @@ export function retentionJob(database: Database): RecurringJob {
       await untilNone(signal, () => removeInbox(database, now - INBOX_RETENTION_MS));
       await untilNone(signal, () => removeReplay(database, now));
       await untilNone(signal, () => removeDeadLetters(database, now - DEAD_LETTER_RETENTION_MS));
+      await removeJobs(database);
     },
   };
 }
@@ -75,6 +76,19 @@ async function removeDeadLetters(database: Database, before: number): Promise<nu
     .execute();
   const ids = rows.map((row) => row.dead_letter_id);
   return remove(database, ids, (sql) => sql.deleteFrom("dead_letter").where("dead_letter_id", "in", ids).execute());
+}
+
+/** Jobs taken back while they ran, whose process died before it could note the end. */
+async function removeJobs(database: Database): Promise<void> {
+  await database.transaction(
+    (tx) =>
+      tx.sql
+        .deleteFrom("job")
+        .where("due_time", "is", null)
+        .where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", tx.now)]))
+        .execute(),
+    { durable: false },
+  );
 }
 
 async function remove<T>(

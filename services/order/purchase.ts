@@ -28,7 +28,7 @@ import {
 import { changeState, type OrderChanges, type OrderRecord, readOrder } from "./orders.ts";
 import type { Course, Saga, StepCall } from "./saga.ts";
 import { CAPTURE_MARGIN_MS, type State } from "./states.ts";
-import { releaseWaiting, settleWaiting } from "./waiting.ts";
+import { releaseWaiting, settleWaiting, waitingKeys } from "./waiting.ts";
 
 /** The step that a new order has begun with when it is written. */
 export const FIRST_STEP = "reserve";
@@ -89,7 +89,7 @@ function courseOf(database: OrderDatabase, neighbours: Neighbours, moving: Movin
     case "CANCELLING":
       return {
         direction: moving.order.state === "CANCELLING" ? "back" : "forward",
-        run: (saga) => purchase(saga, moving, neighbours, () => database.clock.now()),
+        run: (saga) => purchase(saga, moving, neighbours, database),
         refused: (tx, error, pending) =>
           moving.move(tx, pending ? "CANCELLING" : "CANCELLED", { cancel_reason: reasonOf(error) ?? "" }, error),
         undone: (tx) => moving.move(tx, "CANCELLED"),
@@ -112,8 +112,9 @@ function courseOf(database: OrderDatabase, neighbours: Neighbours, moving: Movin
  * The purchase: units are set aside, the money is promised, taken, the units are sold. Cancelling runs the same function back: each undo holds whatever
  * became of its step, because inventory and payment remember a release or a void that came before what it takes back.
  */
-async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neighbours, now: () => number): Promise<void> {
+async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neighbours, database: OrderDatabase): Promise<void> {
   const { order } = moving;
+  const { clock } = database;
   const reservationId = order.order_id;
   const paymentId = order.payment_id;
 
@@ -142,17 +143,20 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   if (authorized.payment?.state === PaymentState.AWAITING_CONFIRMATION) {
     const { confirmationUrl } = authorized.payment;
+    let asking: string[] = [];
     await saga.ask("confirm", {
       result: ConfirmPaymentResponseSchema,
       refusals: confirmRefusals,
       // Asked again it may be answered otherwise, so each attempt is a command of its own.
       run: async ({ requestId, attempt, timeoutMs }) => {
+        asking = await waitingKeys(database, order.order_id, "continue");
         const response = await payment.confirmPayment({ requestId: `${requestId}/${attempt}`, paymentId }, { timeoutMs });
         return refuseUnless(isPromised, response);
       },
       settled: (answer) => answer.payment?.state !== PaymentState.AWAITING_CONFIRMATION,
       wait: (tx) => moving.move(tx, "AWAITING_CONFIRMATION", { confirmation_url: confirmationUrl }),
-      stillWaiting: (tx) => settleWaiting(tx, moving.order),
+      // Who came after the question was asked may know better, and is not answered with what was heard.
+      stillWaiting: async (tx) => ((await releaseWaiting(tx, moving.order, ["continue"], asking)) ? "again" : "rest"),
       resume: (tx) => moving.move(tx, "PLACING"),
     });
   }
@@ -161,7 +165,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
   await saga.step("capture", {
     result: CapturePaymentResponseSchema,
     refusals: captureRefusals,
-    unless: () => (order.reservation_expire_time - now() < CAPTURE_MARGIN_MS ? RESERVATION_EXPIRED : undefined),
+    unless: () => (order.reservation_expire_time - clock.now() < CAPTURE_MARGIN_MS ? RESERVATION_EXPIRED : undefined),
     run: ({ requestId, timeoutMs }) => payment.capturePayment({ requestId, paymentId }, { timeoutMs }),
   });
 

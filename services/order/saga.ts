@@ -45,8 +45,8 @@ export interface Question<R extends DescMessage> extends Omit<Step<R>, "undo" | 
   readonly settled: (answer: MessageShape<R>) => boolean;
   /** Written when the saga begins to wait. */
   readonly wait: (tx: OrderTransaction) => Promise<unknown>;
-  /** Written when it was asked and has to wait on. */
-  readonly stillWaiting: (tx: OrderTransaction) => Promise<unknown>;
+  /** Written when it was asked and has to wait on. Answers "again" when somebody had it continued after it was asked. */
+  readonly stillWaiting: (tx: OrderTransaction) => Promise<"rest" | "again">;
   /** Written with the answer. */
   readonly resume: (tx: OrderTransaction) => Promise<unknown>;
 }
@@ -272,7 +272,11 @@ class Run implements Saga {
     const row = await this.#begin(name, known);
     const answer = await this.#try(row, question);
     if (!question.settled(answer)) {
-      await this.#write(question.stillWaiting, { last: true });
+      let next: "rest" | "again" = "rest";
+      const note = async (tx: OrderTransaction) => {
+        next = await question.stillWaiting(tx);
+      };
+      await this.#write(note, { last: true, again: () => next === "again" });
       throw new Parked();
     }
     this.#record(row, { state: "done", reason: "", result: toBinary(question.result, answer) });
@@ -293,7 +297,7 @@ class Run implements Saga {
       return known;
     }
     const row = known ?? this.#newStep(name, 0);
-    this.#record(row, { attempts: row.attempts + 1 });
+    this.#record(row, { state: "started", attempts: row.attempts + 1 });
     await this.#write(async () => {});
     return row;
   }
@@ -351,9 +355,12 @@ class Run implements Saga {
 
   /**
    * Every write of a saga: only while the lease is held, and with the outcomes not yet written. The last one gives the lease back, and takes the job
-   * back unless the saga goes on `later`.
+   * back unless the saga goes on `later`, or at once and from its start: `again`.
    */
-  async #write(change: (tx: OrderTransaction) => Promise<unknown>, { last = false, later = false } = {}): Promise<void> {
+  async #write(
+    change: (tx: OrderTransaction) => Promise<unknown>,
+    { last = false, later = false, again = () => false }: { last?: boolean; later?: boolean; again?: () => boolean } = {},
+  ): Promise<void> {
     const rows = [...this.#unwritten];
     await this.#options.database.transaction(async (tx) => {
       if (!(await fence(tx, this.#orderId, this.#owner, { release: last }))) {
@@ -363,7 +370,9 @@ class Run implements Saga {
         await (row.stored ? updateStep(tx, row) : insertStep(tx, row));
       }
       await change(tx);
-      if (last && !later) {
+      if (again()) {
+        tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
+      } else if (last && !later) {
         tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
       }
     });
@@ -382,7 +391,7 @@ class Run implements Saga {
     }
     this.#options.log.warn({ orderId: this.#orderId, step: step?.step, reason: why }, "a saga's step is tried again later");
     const pauseMs = Math.max(FIRST_BACKOFF_MS, retryAfterMsOf(error) ?? 0);
-    const anew = this.#inline || this.#advanced;
+    let anew = this.#inline || this.#advanced;
     const planNext = async (tx: OrderTransaction) => {
       await course?.delayed(tx);
       if (anew) {
@@ -395,7 +404,8 @@ class Run implements Saga {
       if (second instanceof LeaseLost) {
         return;
       }
-      // The job is planned for the end of the lease already, so nothing is lost.
+      // A call planned the job before it began. The job itself must not end as if all were well.
+      anew = this.#inline;
       this.#options.log.error({ orderId: this.#orderId, err: second }, "a saga's failure could not be recorded");
     }
     if (!anew) {

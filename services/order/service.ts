@@ -10,10 +10,12 @@ import {
 } from "#gen/marketplace/order/v1/order_pb.ts";
 import { type Call, callOf } from "#runtime/call.ts";
 import type { Clients } from "#runtime/clients.ts";
+import { commandOf } from "#runtime/database/replay.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { PageTokens } from "#runtime/pages.ts";
 import type { ServiceModule } from "#runtime/service.ts";
+import { createGate } from "./admission.ts";
 import { createDriving, type Driving } from "./driving.ts";
 import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
 import { LEASE_MS, leaseColumns } from "./lease.ts";
@@ -23,7 +25,7 @@ import { purchaseCourses } from "./purchase.ts";
 import { orderReads, viewerIn } from "./reads.ts";
 import { createSagas, SAGA_JOB } from "./saga.ts";
 import { type State, transitions } from "./states.ts";
-import { addWaiting, settleWaiting, stateConflict } from "./waiting.ts";
+import { addWaiting, releaseWaiting, settleWaiting, stateConflict } from "./waiting.ts";
 
 /** What the order service is made of. */
 export interface OrderDependencies {
@@ -36,12 +38,16 @@ export interface OrderDependencies {
 /** How long before its deadline a call stops waiting for the saga and answers what is known. */
 const ANSWER_MARGIN_MS = 500;
 
+/** How many purchases read listing and address at once in one process, and how many wait for that and how long. */
+const READING = { atOnce: 32, waitingMax: 1_000, waitMaxMs: 2_000 };
+
 /** The order service: drives a purchase through inventory and payment, and all that follows it. */
 export function order({ database, clients, pages, log }: OrderDependencies): ServiceModule {
   const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
   const driving = createDriving({ database, sagas, log });
   const reads = orderReads(database, pages);
   const placing = placements(clients);
+  const reading = createGate(READING);
   const outcome = outcomes(database, driving);
 
   return {
@@ -61,10 +67,14 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
             return stored;
           }
           driving.checkRoom();
-          const agreed = await placing.agree(request, call).catch(async (error: unknown) => {
-            // The first try of this very command may have taken the units meanwhile.
-            return (await known()) ?? Promise.reject(error);
-          });
+          const agreed = await reading
+            .pass(() => placing.agree(request, call))
+            .catch(async (error: unknown) => {
+              // The first try of this very command may have taken the units, or be about to: then its answer is the answer.
+              const first =
+                (await known()) ?? (await database.awaitAnswer(commandOf(request, context).key, PlaceOrderResponseSchema, call));
+              return first ?? Promise.reject(error);
+            });
           return "$typeName" in agreed
             ? agreed
             : outcome(request, context, PlaceOrderResponseSchema, (tx, requestKey) => placing.insert(tx, requestKey, agreed, call));
@@ -92,15 +102,21 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
 
         async cancelOrder(request, context) {
           driving.checkRoom();
-          return outcome(request, context, CancelOrderResponseSchema, async (tx, requestKey) => {
-            const found = await load(tx, request.orderId, callOf(context), ["buyer", "seller", "operator"]);
-            if (found.order.state === "CANCELLED" || found.order.state === "CANCELLING") {
-              tx.answer(requestKey, CancelOrderResponseSchema, { order: orderMessage(found.order, found.viewer) });
-              return undefined;
-            }
-            await wait(tx, requestKey, "cancel", found);
-            return turn(tx, found.order, "CANCELLING", { cancel_reason: `${found.viewer.toUpperCase()}_CANCELLED` });
-          });
+          return outcome(
+            request,
+            context,
+            CancelOrderResponseSchema,
+            async (tx, requestKey) => {
+              const found = await load(tx, request.orderId, callOf(context), ["buyer", "seller", "operator"]);
+              if (found.order.state === "CANCELLED" || found.order.state === "CANCELLING") {
+                tx.answer(requestKey, CancelOrderResponseSchema, { order: orderMessage(found.order, found.viewer) });
+                return undefined;
+              }
+              await wait(tx, requestKey, "cancel", found);
+              return turn(tx, found.order, "CANCELLING", { cancel_reason: `${found.viewer.toUpperCase()}_CANCELLED` });
+            },
+            "cancel",
+          );
         },
 
         shipOrder: (request, context) =>
@@ -112,12 +128,18 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
 
         async confirmOrder(request, context) {
           driving.checkRoom();
-          return outcome(request, context, ConfirmOrderResponseSchema, async (tx, requestKey) => {
-            const found = await load(tx, request.orderId, callOf(context), ["buyer"]);
-            const { stars, comment } = request.rating as Rating;
-            await wait(tx, requestKey, "confirm", found);
-            return turn(tx, found.order, "COMPLETING", { rating_stars: stars, rating_comment: comment });
-          });
+          return outcome(
+            request,
+            context,
+            ConfirmOrderResponseSchema,
+            async (tx, requestKey) => {
+              const found = await load(tx, request.orderId, callOf(context), ["buyer"]);
+              const { stars, comment } = request.rating as Rating;
+              await wait(tx, requestKey, "confirm", found);
+              return turn(tx, found.order, "COMPLETING", { rating_stars: stars, rating_comment: comment });
+            },
+            "confirm",
+          );
         },
 
         getEscrowTotals: () => reads.escrowTotals(),
@@ -126,13 +148,17 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
   };
 }
 
-/** The answer of a command that the order's saga carries out: claimed, driven while the caller waits, and answered with what became of it. */
+/**
+ * The answer of a command that the order's saga carries out: claimed, driven while the caller waits, and answered with what became of it. When time
+ * runs out, `underWay` commands are answered with the order as it is then; others get DEADLINE_EXCEEDED.
+ */
 function outcomes(database: OrderDatabase, driving: Driving) {
   return async <D extends DescMessage>(
     request: Message,
     context: HandlerContext,
     output: D,
     work: (tx: OrderTransaction, requestKey: string) => Promise<Started | undefined>,
+    underWay?: Command,
   ): Promise<MessageShape<D>> => {
     const { deadline, signal } = callOf(context);
     const claimed = await database.claim(request, context, output, work);
@@ -141,19 +167,29 @@ function outcomes(database: OrderDatabase, driving: Driving) {
     }
     if (claimed.value !== undefined) {
       const { orderId, lease } = claimed.value;
-      await atMost(deadline - ANSWER_MARGIN_MS - Date.now(), driving.start(orderId, lease));
+      const ended = await atMost(deadline - ANSWER_MARGIN_MS - Date.now(), driving.start(orderId, lease));
+      if (!ended && underWay !== undefined) {
+        await database.transaction(
+          async (tx) => {
+            const order = await lockOrder(tx, orderId);
+            await (order && releaseWaiting(tx, order, [underWay]));
+          },
+          { deadline, signal },
+        );
+      }
     }
     const answer = await database.awaitAnswer(claimed.requestKey, output, { deadline, signal });
     return answer ?? Promise.reject(new Error("the claim of a command that a saga carries out was dropped."));
   };
 }
 
-/** Waits for `work`, but no longer than `ms`; the work goes on. */
-async function atMost(ms: number, work: Promise<void>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, Math.max(0, ms));
-  await Promise.race([work, promise]);
+/** Waits for `work`, but no longer than `ms`; the work goes on. Answers whether it ended. */
+async function atMost(ms: number, work: Promise<void>): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => resolve(false), Math.max(0, ms));
+  const ended = await Promise.race([work.then(() => true), promise]);
   clearTimeout(timer);
+  return ended;
 }
 
 async function load(tx: OrderTransaction, orderId: string, call: Call, allowed: readonly Viewer[]) {

@@ -6,7 +6,7 @@ import {
   PlaceOrderResponseSchema,
 } from "#gen/marketplace/order/v1/order_pb.ts";
 import { failure } from "#runtime/errors.ts";
-import type { Command, OrderTransaction, Viewer } from "./entities.ts";
+import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
 import { ORDER_STATE_CONFLICT } from "./errors.ts";
 import { type OrderRecord, orderMessage } from "./orders.ts";
 import type { State } from "./states.ts";
@@ -41,13 +41,32 @@ export async function settleWaiting(tx: OrderTransaction, order: OrderRecord, er
     (Object.keys(outcomes) as Command[]).filter((command) => outcomes[command].includes(order.state)),
   );
   if (order.state === "CANCELLING" || order.state === "CANCELLED") {
-    await answer(tx, order, ["place", "continue"], error ?? stateConflict(order));
+    await answer(tx, order, ["place", "continue"], { error: error ?? stateConflict(order) });
   }
 }
 
-/** Answers those who do not wait any longer for a saga that goes on in the background: they get the order as it is. */
-export async function releaseWaiting(tx: OrderTransaction, order: OrderRecord, commands: readonly Command[]): Promise<void> {
-  await answer(tx, order, commands);
+/** The commands that wait for an order now, by their keys. */
+export async function waitingKeys(database: OrderDatabase, orderId: string, command: Command): Promise<string[]> {
+  const rows = await database.sql
+    .selectFrom("order_command")
+    .select("request_key")
+    .where("order_id", "=", orderId)
+    .where("command", "=", command)
+    .execute();
+  return rows.map((row) => row.request_key);
+}
+
+/**
+ * Answers those who do not wait any longer, because the saga goes on in the background or has to wait itself: they get the order as it is. With
+ * `keys` only these; answers whether others wait still.
+ */
+export async function releaseWaiting(
+  tx: OrderTransaction,
+  order: OrderRecord,
+  commands: readonly Command[],
+  keys?: readonly string[],
+): Promise<boolean> {
+  return (await answer(tx, order, commands, { keys })) > 0;
 }
 
 /** The refusal of a command that the order's state does not allow. */
@@ -56,9 +75,15 @@ export function stateConflict(order: OrderRecord): ConnectError {
   return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
 }
 
-async function answer(tx: OrderTransaction, order: OrderRecord, commands: readonly Command[], error?: ConnectError): Promise<void> {
+/** Answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */
+async function answer(
+  tx: OrderTransaction,
+  order: OrderRecord,
+  commands: readonly Command[],
+  { error, keys }: { error?: ConnectError | undefined; keys?: readonly string[] | undefined } = {},
+): Promise<number> {
   if (commands.length === 0) {
-    return;
+    return 0;
   }
   const named = tx.sql
     .selectFrom("order_command")
@@ -69,7 +94,8 @@ async function answer(tx: OrderTransaction, order: OrderRecord, commands: readon
     .select(["order_command.request_key", "command", "viewer", "replay.request_key as claimed"])
     .where("order_id", "=", order.order_id)
     .where("command", "in", commands);
-  const waiting = await named.execute();
+  const all = await named.execute();
+  const waiting = keys === undefined ? all : all.filter((row) => keys.includes(row.request_key));
   for (const { request_key, command, viewer, claimed } of waiting) {
     if (claimed === null) {
       continue;
@@ -81,9 +107,10 @@ async function answer(tx: OrderTransaction, order: OrderRecord, commands: readon
     }
   }
   if (waiting.length > 0) {
-    const keys = waiting.map((row) => row.request_key);
-    await tx.sql.deleteFrom("order_command").where("request_key", "in", keys).execute();
+    const answered = waiting.map((row) => row.request_key);
+    await tx.sql.deleteFrom("order_command").where("request_key", "in", answered).execute();
   }
+  return all.length - waiting.length;
 }
 
 /** The answers of the four differ in name only: each holds the order. */

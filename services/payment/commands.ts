@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { toBinary } from "@bufbuild/protobuf";
-import { timestampMs } from "@bufbuild/protobuf/wkt";
 import {
   type AuthorizePaymentRequest,
   AuthorizePaymentRequestSchema,
@@ -26,7 +25,7 @@ import {
   PAYMENT_STATE_CONFLICT,
 } from "./errors.ts";
 import { type Schedule, scheduleAt } from "./fees.ts";
-import { paymentMessage } from "./messages.ts";
+import { msOf, paymentMessage } from "./messages.ts";
 import {
   beginStep,
   changePayment,
@@ -64,7 +63,7 @@ export function obligationOf(request: AuthorizePaymentRequest, schedules: readon
   const lines = request.lines.map((line) => ({
     listingId: line.listingId,
     amountMinor: line.amount?.amountMinor ?? 0n,
-    listingTime: line.listingTime === undefined ? 0 : timestampMs(line.listingTime),
+    listingTime: line.listingTime === undefined ? 0 : msOf(line.listingTime),
   }));
   const amountMinor = lines.reduce((sum, line) => sum + line.amountMinor, 0n);
   const violations: Violation[] = lines.flatMap((line, index) =>
@@ -301,6 +300,8 @@ async function join(
   if (row.request_key != null) {
     return { kind: "ask" };
   }
+  // The job that looked after the step may have used up its attempts.
+  tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + RESOLVE_AFTER_MS });
   await changePayment(tx, row, { request_key: requestKey });
   return { kind: "begun", fresh: false };
 }

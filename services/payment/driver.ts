@@ -190,27 +190,33 @@ class OpenDriver implements Driver {
 
   /**
    * Asks the processor about the step that is under way, and records its answer; if the payment changed meanwhile (a void came between),
-   * goes on with what is under way now. Throws ProcessorTimeout or ProcessorUnreachable.
+   * goes on with what is under way now. False: it changed every time, and something may still be under way. Throws ProcessorTimeout or
+   * ProcessorUnreachable.
    */
-  async #drive(paymentId: string, fresh: boolean): Promise<void> {
+  async #drive(paymentId: string, fresh: boolean): Promise<boolean> {
     let first = fresh;
     for (let round = 0; round < ROUNDS; round++) {
       const row = await findPayment(this.#database.sql, paymentId);
       const askable = row !== undefined && (row.step !== "" || (round === 0 && row.state === "AWAITING_CONFIRMATION"));
       if (!askable) {
-        return;
+        return true;
       }
-      const outcome = await this.#outcomeOf(row, first);
+      const outcome = await this.#outcomeOf(row, first).catch((error: unknown) => {
+        // This try asked for nothing, but an earlier one may have: what became of that is not known.
+        const earlier = !first && row.step !== "" && error instanceof ProcessorUnreachable;
+        throw earlier ? new ProcessorTimeout(processorKey(paymentId, row.step as Exclude<Step, "">)) : error;
+      });
       first = false;
       try {
         await this.#database.transaction((tx) => this.#record(tx, row, outcome));
-        return;
+        return true;
       } catch (error) {
         if (!(error instanceof Stale)) {
           throw error;
         }
       }
     }
+    return false;
   }
 
   /**
@@ -260,6 +266,9 @@ class OpenDriver implements Driver {
   async #record(tx: PaymentTransaction, row: PaymentRow, outcome: Outcome): Promise<void> {
     switch (outcome.step) {
       case "AUTHORIZE":
+        if (row.step === "" && outcome.result.state === "confirm") {
+          return; // Nothing is new. The job is not ours to take back: a void may have begun meanwhile.
+        }
         await recordAuthorization(tx, row, outcome.result);
         break;
       case "CAPTURE":
@@ -288,24 +297,36 @@ class OpenDriver implements Driver {
   /** The job: asks until the outcome is known, however long that takes. */
   async #resolve(paymentId: string): Promise<void> {
     try {
-      await this.#drive(paymentId, false);
+      if (!(await this.#drive(paymentId, false))) {
+        await this.#askLater(paymentId, (_row, now) => now + ASK_AGAIN_MS);
+      }
     } catch (error) {
       if (processorFailure(error) === undefined) {
+        // Nobody foresaw this: the job's own attempts count, and a person comes last. A command need not wait for that.
+        await this.#askLater(paymentId, () => undefined);
         throw error;
       }
-      await this.#database.transaction(async (tx) => {
-        const row = await findPayment(tx.sql, paymentId);
-        if (row === undefined || row.step === "") {
-          return;
-        }
-        if (row.request_key != null) {
-          // Who claimed it is dead, or gets along without: the repeat asks for itself.
-          await changePayment(tx, row, { request_key: null });
-          tx.forget(row.request_key);
-        }
-        tx.schedule({ kind: RESOLVE_JOB, key: paymentId, dueTime: tx.now + askAgainMs(row, tx.now) });
-      });
+      await this.#askLater(paymentId, (row, now) => now + askAgainMs(row, now));
     }
+  }
+
+  /** Puts the step under way off until `dueTime`, where it gives one, and lets go of the command that waits for it. */
+  #askLater(paymentId: string, dueTime: (row: PaymentRow, now: number) => number | undefined): Promise<void> {
+    return this.#database.transaction(async (tx) => {
+      const row = await findPayment(tx.sql, paymentId);
+      if (row === undefined || row.step === "") {
+        return;
+      }
+      if (row.request_key != null) {
+        // Who claimed it is dead, or gets along without: the repeat asks for itself.
+        await changePayment(tx, row, { request_key: null });
+        tx.forget(row.request_key);
+      }
+      const due = dueTime(row, tx.now);
+      if (due !== undefined) {
+        tx.schedule({ kind: RESOLVE_JOB, key: paymentId, dueTime: due });
+      }
+    });
   }
 
   /** The job: an authorization whose time is over is ended here and dropped at the processor. */
@@ -359,9 +380,7 @@ async function recordAuthorization(tx: PaymentTransaction, row: PaymentRow, outc
       answerWaiter(tx, row, await recordAuthorized(tx, row));
       return;
     case "confirm":
-      if (row.state === "AUTHORIZING") {
-        answerWaiter(tx, row, await recordAwaitingConfirmation(tx, row, outcome.confirmationUrl));
-      }
+      answerWaiter(tx, row, await recordAwaitingConfirmation(tx, row, outcome.confirmationUrl));
       return;
     case "declined":
     case "dropped": {

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   type BalanceSchema,
   type PaymentSchema,
@@ -13,6 +13,11 @@ import {
 } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import type { MoneySchema } from "#gen/marketplace/type/v1/money_pb.ts";
 import type { LedgerAccountRow, LedgerTransferRow, PaymentRow, PayoutRow, StatementEntryRow } from "./entities.ts";
+
+/** A timestamp in milliseconds, rounded down: what lies before a schedule's time must not be rounded up to it. */
+export function msOf(timestamp: Timestamp): number {
+  return Number(timestamp.seconds) * 1000 + Math.floor(timestamp.nanos / 1_000_000);
+}
 
 /** Money as the contract has it. */
 export function moneyOf(currencyCode: string, amountMinor: bigint): MessageInitShape<typeof MoneySchema> {

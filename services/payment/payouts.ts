@@ -33,14 +33,9 @@ export interface NewPayout {
  * @throws ConnectError BALANCE_TOO_LOW.
  */
 export async function createPayout(tx: PaymentTransaction, payout: NewPayout): Promise<PayoutRow> {
-  const account = await tx.sql
-    .selectFrom("ledger_account")
-    .select(["debits_pending_minor", "debits_posted_minor", "credits_posted_minor"])
-    .where("ledger_account_id", "=", sellerAccount(payout.currencyCode, payout.accountId))
-    .executeTakeFirst();
-  const available = account === undefined ? 0n : availableMinor(account);
+  const available = await availableTo(tx, payout);
   if (available < payout.amountMinor) {
-    fail(BALANCE_TOO_LOW, { metadata: { available_minor: available.toString() } });
+    refuseBalance(available);
   }
   const row: PayoutRow = {
     payout_id: payout.payoutId,
@@ -73,12 +68,26 @@ export async function createPayout(tx: PaymentTransaction, payout: NewPayout): P
     ]);
   } catch (error) {
     // Another payout was between the look and the update, which is what decides.
-    throw error instanceof NotCovered ? fail(BALANCE_TOO_LOW) : error;
+    throw error instanceof NotCovered ? refuseBalance(await availableTo(tx, payout)) : error;
   }
   await tx.sql.insertInto("payout").values(row).execute();
   tx.schedule({ kind: PAYOUT_JOB, key: payout.payoutId, dueTime: tx.now });
   tell(tx, PayoutCreatedSchema, row);
   return row;
+}
+
+/** What the account can pay out in the payout's currency, as the last commit left it. */
+async function availableTo(tx: PaymentTransaction, payout: NewPayout): Promise<bigint> {
+  const account = await tx.sql
+    .selectFrom("ledger_account")
+    .select(["debits_pending_minor", "debits_posted_minor", "credits_posted_minor"])
+    .where("ledger_account_id", "=", sellerAccount(payout.currencyCode, payout.accountId))
+    .executeTakeFirst();
+  return account === undefined ? 0n : availableMinor(account);
+}
+
+function refuseBalance(available: bigint): never {
+  return fail(BALANCE_TOO_LOW, { metadata: { available_minor: available.toString() } });
 }
 
 /** Makes the job that brings payouts to their end. */

@@ -1,4 +1,4 @@
-import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ConnectError } from "@connectrpc/connect";
 import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
 import {
@@ -35,7 +35,7 @@ import { FEE_SCHEDULE_NOT_FOUND, PAYOUT_CURRENCY_MISMATCH, PAYOUT_DESTINATION_MI
 import { readSchedules } from "./fee-schedules.ts";
 import { scheduleAt } from "./fees.ts";
 import { sellerAccount } from "./ledger.ts";
-import { balanceMessage, entryMessage, moneyOf, paymentMessage, payoutMessage, transferMessage } from "./messages.ts";
+import { balanceMessage, entryMessage, moneyOf, msOf, paymentMessage, payoutMessage, transferMessage } from "./messages.ts";
 import { releaseEscrow, Stale } from "./payments.ts";
 import { createPayout, payoutJob } from "./payouts.ts";
 import type { Processor } from "./processor.ts";
@@ -205,7 +205,7 @@ export function payment(deps: PaymentDeps): ServiceModule {
         },
 
         async getFeeSchedule(request) {
-          const atTime = request.atTime === undefined ? clock.now() : timestampMs(request.atTime);
+          const atTime = request.atTime === undefined ? clock.now() : msOf(request.atTime);
           const schedule = scheduleAt(await readSchedules(database.sql), atTime);
           if (schedule === undefined) {
             return fail(FEE_SCHEDULE_NOT_FOUND);

@@ -97,7 +97,7 @@ class OpenSimulator implements Simulator {
     }
     this.#options = options;
     this.#db = new DatabaseSync(options.file, { timeout: 1_000, readBigInts: true });
-    this.#db.exec(`pragma journal_mode = wal; pragma synchronous = normal; ${TABLES}`);
+    this.#db.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLES}`);
   }
 
   authorize(key: string, order: AuthorizationOrder, signal: AbortSignal): Promise<Outcomes["authorization"]> {

@@ -14,6 +14,8 @@ export const REINDEX = "search.reindex";
 
 const SCAN_PAGE = 500;
 const SCAN_TIMEOUT_MS = 10_000;
+/** How long one try of a rebuild may take: 50 million listings need hours where 19,406 need a second. */
+const REINDEX_TIMEOUT_MS = 12 * 3600 * 1000;
 /** Tries of one rebuild before it is given up. */
 const MAX_ATTEMPTS = 5;
 const FAILURE_MAX = 500;
@@ -97,6 +99,7 @@ export function reindexing(deps: {
     job: {
       kind: REINDEX,
       maxAttempts: MAX_ATTEMPTS,
+      timeoutMs: REINDEX_TIMEOUT_MS,
       async run({ key, attempt, signal }) {
         const row = await database.sql.selectFrom("reindex").select("state").where("reindex_id", "=", key).executeTakeFirst();
         if (row?.state !== "RUNNING") {

@@ -150,4 +150,55 @@ describe("Of two things that happen to an order at once", () => {
     assert.deepEqual((await buyer().cancelOrder({ requestId, orderId })).order, order);
     await booksAreRight();
   });
+
+  it("a repeat that sees the listing reserved, because the first try is under way, waits for the first try's answer", async () => {
+    const listing = await shop.offer();
+    const request = requestFor(shop, [listing]);
+    const { promise: captured, resolve: capture } = Promise.withResolvers<void>();
+    const { promise: reserved, resolve: reserve } = Promise.withResolvers<void>();
+    shop.before.set("capturePayment", () => {
+      reserve();
+      return captured;
+    });
+    const first = buyer().placeOrder(request);
+    await reserved;
+    shop.list({ ...listing, state: ListingState.RESERVED });
+    const repeat = buyer().placeOrder(request);
+    repeat.catch(() => {});
+    setTimeout(capture, 100);
+    assert.equal((await first).order?.state, OrderState.PAID);
+    assert.deepEqual(await repeat, await first);
+  });
+
+  it("a cancellation whose time runs out is answered as CANCELLING, to a repeat too, and ends later", async () => {
+    const { orderId } = await place();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shop.before.set("voidPayment", () => promise);
+    const requestId = newId();
+    const { order } = await buyer().cancelOrder({ requestId, orderId }, { timeoutMs: 900 });
+    assert.equal(order?.state, OrderState.CANCELLING);
+    resolve();
+    await shop.settle();
+    assert.equal(await stateOf(orderId), OrderState.CANCELLED);
+    assert.deepEqual((await buyer().cancelOrder({ requestId, orderId })).order, order);
+    await booksAreRight();
+  });
+
+  it("a buyer who confirmed while another call was asking is not answered with what that call heard before", async () => {
+    const { orderId, confirmationUrl } = await place("tok_needs_confirmation");
+    const asked = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<void>();
+    shop.after.set("confirmPayment", () => {
+      asked.resolve();
+      return answered.promise;
+    });
+    const early = buyer().continueOrder({ requestId: newId(), orderId });
+    await asked.promise;
+    shop.simulator.decide(confirmationUrl.split("/").at(-1) ?? "", true);
+    const late = buyer().continueOrder({ requestId: newId(), orderId });
+    setTimeout(answered.resolve, 100);
+    assert.equal((await early).order?.state, OrderState.AWAITING_CONFIRMATION);
+    assert.equal((await late).order?.state, OrderState.PAID);
+    await booksAreRight();
+  });
 });

@@ -172,7 +172,10 @@ describe("A saga", () => {
           },
           settled: (value) => value.value === "answer of there",
           wait: async () => shop.heard.push("waits"),
-          stillWaiting: async () => shop.heard.push("still waits"),
+          stillWaiting: async () => {
+            shop.heard.push("still waits");
+            return "rest";
+          },
           resume: async () => shop.heard.push("resumes"),
         });
         assert.equal(answer.value, "answer of there");
@@ -265,6 +268,36 @@ describe("A saga", () => {
     assert.equal(await shop.state(), "CANCELLED");
     assert.equal(things().one, "taken back");
     await jobs.stop();
+  });
+
+  it("fails its job when not even the failure can be written, though it came further: the job is what goes on with it", async () => {
+    await open();
+    await shop.database.transaction((tx) => fence(tx, shop.orderId, shop.lease.owner, { release: true }));
+    shop.world.faults.set("two", { fault: "lost request" });
+    // The writes: the lease, steps one and two, the failure.
+    const sagas = shop.process({ atWrite: 4, when: "before", revives: true });
+    await assert.rejects(sagas.drive(shop.orderId), (error) => reasonOf(error) === "UNAVAILABLE");
+    await shop.recover();
+    assert.equal(await shop.state(), "PAID");
+  });
+
+  it("takes back a step that is tried again after a refusal which could not be written", async () => {
+    await open();
+    shop.world.faults.set("one", { fault: "refusal" });
+    await shop.process({ atWrite: 2, when: "before", revives: true }).drive(shop.orderId, shop.lease);
+    assert.equal(await shop.state(), "PLACING");
+    shop.world.faults.set("one", { fault: "lost answer" });
+    await shop
+      .process()
+      .drive(shop.orderId)
+      .catch(() => {});
+    assert.deepEqual(things(), { one: "done" });
+    await shop.database.transaction(async (tx) => {
+      const order = await readOrder(tx.sql, shop.orderId);
+      await (order && changeState(tx, order, "CANCELLING"));
+    });
+    await shop.recover();
+    assert.deepEqual(things(), { one: "taken back" });
   });
 
   it("leaves no job behind when it is over", async () => {

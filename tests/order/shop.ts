@@ -30,6 +30,7 @@ import { migrations as paymentMigrations } from "../../services/payment/migratio
 import { payment } from "../../services/payment/service.ts";
 import { openSimulator, type Simulator } from "../../services/payment/simulator.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
+import { goingClock } from "../support/marketplace.ts";
 import { type Identity, rpcModule, signedIn, transportOf } from "../support/server.ts";
 
 const ADDRESS_NOT_FOUND = reason("ADDRESS_NOT_FOUND", Code.NotFound, "No.");
@@ -58,6 +59,8 @@ export interface Shop {
   readonly faults: Fault[];
   /** Runs before an outgoing call of this method, once. */
   readonly before: Map<string, () => Promise<unknown>>;
+  /** Runs after such a call was answered, before the order service hears the answer, once. */
+  readonly after: Map<string, () => Promise<unknown>>;
   seller: string;
   buyer: string;
   /** The buyer's. */
@@ -89,20 +92,6 @@ export interface Shop {
   close(): Promise<void>;
 }
 
-/** A clock that goes, and that a test can push. */
-function goingClock(): ManualClock {
-  let offset = 0;
-  return {
-    now: () => Date.now() + offset,
-    advance: (ms) => {
-      offset += ms;
-    },
-    set: (time) => {
-      offset = time - Date.now();
-    },
-  };
-}
-
 /** Opens one; `carrier` is how `as` reaches the order service. */
 export async function openShop(carrier: "memory" | "server" = "memory"): Promise<Shop> {
   const clock = goingClock();
@@ -121,9 +110,10 @@ export async function openShop(carrier: "memory" | "server" = "memory"): Promise
   const calls: string[] = [];
   const faults: Fault[] = [];
   const before = new Map<string, () => Promise<unknown>>();
+  const after = new Map<string, () => Promise<unknown>>();
   const part = (service: string) => ({ clients: directory.clientsFor(serviceTokens(keys, service)), clock, log: quietLog, pages });
   const own = part("order");
-  const module = order({ ...own, clients: troubled(own.clients, { calls, faults, before }), database: orders.database });
+  const module = order({ ...own, clients: troubled(own.clients, { calls, faults, before, after }), database: orders.database });
   const modules = [
     module,
     inventory({ ...part("inventory"), database: units.database }),
@@ -150,6 +140,7 @@ export async function openShop(carrier: "memory" | "server" = "memory"): Promise
     calls,
     faults,
     before,
+    after,
     seller: "",
     buyer: "",
     addressId: "",
@@ -255,7 +246,7 @@ export async function openShop(carrier: "memory" | "server" = "memory"): Promise
 }
 
 /** Clients whose calls are counted, and lost where the test says so. */
-function troubled(clients: Clients, trouble: Pick<Shop, "calls" | "faults" | "before">): Clients {
+function troubled(clients: Clients, trouble: Pick<Shop, "calls" | "faults" | "before" | "after">): Clients {
   const wrap = <S extends DescService>(client: Client<S>): Client<S> =>
     new Proxy(client, {
       get(target, method: string) {
@@ -273,6 +264,9 @@ function troubled(clients: Clients, trouble: Pick<Shop, "calls" | "faults" | "be
             fail(UNAVAILABLE);
           }
           const answer = await call(...args);
+          const then = trouble.after.get(method);
+          trouble.after.delete(method);
+          await then?.();
           if (fault?.when === "after") {
             throw new ConnectError("the answer is lost", Code.DeadlineExceeded);
           }

@@ -71,6 +71,13 @@ export class World {
 /** The steps of the saga in these tests. */
 export const stepNames = ["one", "two", "three"] as const;
 
+/** How a process loses its database: at its nth write, before or after it took effect; for good, or for that one write. */
+export interface Death {
+  readonly atWrite: number;
+  readonly when: "before" | "after";
+  readonly revives?: true;
+}
+
 /** One order, and a saga of three steps on it. */
 export interface Workshop {
   readonly database: OrderDatabase;
@@ -79,8 +86,8 @@ export interface Workshop {
   readonly orderId: string;
   /** The lease under which the order was written. */
   readonly lease: Lease;
-  /** A process of its own, whose database dies at a moment: at its nth write, before or after it took effect. */
-  process(dies?: { atWrite: number; when: "before" | "after" }): Sagas;
+  /** A process of its own, whose database may die at a moment. */
+  process(dies?: Death): Sagas;
   /** Time goes by until every lease has run out; then drives as the job does, until the saga rests. Answers how many tries that took. */
   recover(): Promise<number>;
   state(): Promise<string | undefined>;
@@ -123,7 +130,7 @@ export async function openWorkshop(over: { run?: (saga: Saga, world: World) => P
       describe: () => "in a test",
     };
   };
-  const process = (dies?: { atWrite: number; when: "before" | "after" }) => {
+  const process = (dies?: Death) => {
     const db = dies === undefined ? database : mortal(database, dies);
     return createSagas({ database: db, log: quietLog, course: course(db) });
   };
@@ -171,8 +178,8 @@ export function stepOf(world: World, name: string): Step<typeof StringValueSchem
   };
 }
 
-/** A database of a process that dies: from a write on, nothing is written or read any more. */
-function mortal(database: OrderDatabase, dies: { atWrite: number; when: "before" | "after" }): OrderDatabase {
+/** A database of a process that dies: from a write on, nothing is written any more. */
+function mortal(database: OrderDatabase, dies: Death): OrderDatabase {
   let writes = 0;
   const dead = () => Promise.reject(new Error("the process is dead."));
   return {
@@ -185,7 +192,7 @@ function mortal(database: OrderDatabase, dies: { atWrite: number; when: "before"
     },
     async transaction(work, options) {
       writes++;
-      if (writes > dies.atWrite || (writes === dies.atWrite && dies.when === "before")) {
+      if ((writes > dies.atWrite && dies.revives === undefined) || (writes === dies.atWrite && dies.when === "before")) {
         return dead();
       }
       const result = await database.transaction(work, options);

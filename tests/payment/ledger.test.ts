@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { metadataOf, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { entities, type PaymentDatabase } from "../../services/payment/entities.ts";
 import {
@@ -15,6 +16,7 @@ import {
 } from "../../services/payment/ledger.ts";
 import { availableMinor } from "../../services/payment/messages.ts";
 import { migrations } from "../../services/payment/migrations/index.ts";
+import { createPayout } from "../../services/payment/payouts.ts";
 import { memoryDatabase } from "../support/database.ts";
 
 describe("the ledger", () => {
@@ -135,6 +137,40 @@ describe("the ledger", () => {
     const won = (await Promise.allSettled(tries)).filter((end) => end.status === "fulfilled");
     assert.equal(won.length, 11);
     assert.equal(availableMinor(await account(seller)), 10n);
+  });
+
+  it("says what is available also when another payout came between the look and the update", async () => {
+    await record(transfer("CAPTURE", 100n));
+    await record(transfer("SALE", 100n));
+    let looks = 0;
+    const payout = database.transaction((tx) => {
+      const overtaken = tx.sql.withPlugin({
+        transformQuery: ({ node }) => node,
+        // The look is over: now the other one is first.
+        async transformResult({ result }) {
+          if (looks++ === 0) {
+            await recordTransfers(tx, [transfer("PAYOUT", 70n, { state: "PENDING" })]);
+          }
+          return result;
+        },
+      });
+      const between = new Proxy(tx, { get: (target, name) => (name === "sql" ? overtaken : Reflect.get(target, name, target)) });
+      return createPayout(between, {
+        payoutId: newId(),
+        accountId: sellerId,
+        currencyCode: "USD",
+        amountMinor: 50n,
+        destinationToken: "bank_demo",
+        destinationHint: "demo",
+        requestId: "test",
+      });
+    });
+    const error = await payout.then(
+      () => assert.fail("paid out"),
+      (thrown: unknown) => thrown,
+    );
+    assert.equal(reasonOf(error), "BALANCE_TOO_LOW");
+    assert.deepEqual(metadataOf(error), { available_minor: "30" });
   });
 
   it("refuses negative sums and uncovered debits in the table itself", async () => {

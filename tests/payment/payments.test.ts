@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { PaymentState, TransferKind, TransferState } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { metadataOf, retryAfterMsOf, violationsOf } from "#runtime/errors.ts";
@@ -174,6 +174,18 @@ for (const carrier of carriers) {
       const balance = await bank.account(request.sellerId).getBalance({});
       assert.equal(balance.balances[0]?.available?.amountMinor, 9_355n);
       await refused(bank.order.refundPayment(command(request.paymentId)), "PAYMENT_STATE_CONFLICT");
+    });
+
+    it("takes the fee of the schedule before when a listing came a part of a millisecond too early for the next", async () => {
+      const request = authorization({ amounts: [100n] });
+      const lines = request.lines.map((line) => ({
+        ...line,
+        listingTime: { ...timestampFromMs(Date.UTC(2026, 0, 1) - 1000), nanos: 999_999_999 },
+      }));
+      await bank.order.authorizePayment({ ...request, lines });
+      await bank.order.capturePayment(command(request.paymentId));
+      const { payment } = await bank.order.releaseEscrow(command(request.paymentId));
+      assert.equal(payment?.fee?.amountMinor, 10n);
     });
 
     it("leaves the seller nothing of a line that the minimum fee eats up", async () => {

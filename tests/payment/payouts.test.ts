@@ -162,6 +162,10 @@ for (const carrier of carriers) {
     it("tells the fee schedule in force at a time", async () => {
       const at = async (ms: number) => (await bank.anonymous.getFeeSchedule({ atTime: timestampFromMs(ms) })).feeSchedule;
       assert.equal((await at(Date.UTC(2025, 11, 31)))?.version, 1);
+      // A part of a millisecond before a schedule is still before it.
+      const justBefore = { ...timestampFromMs(Date.UTC(2026, 0, 1) - 1000), nanos: 999_999_999 };
+      assert.equal((await bank.anonymous.getFeeSchedule({ atTime: justBefore })).feeSchedule?.version, 1);
+      assert.equal((await at(Date.UTC(2026, 0, 1)))?.version, 2);
       const second = await at(LISTED_2026);
       assert.equal(second?.feeBasisPoints, 1000);
       assert.deepEqual(second.minimumFees.map((m) => [m.currencyCode, m.amountMinor]).sort(), [

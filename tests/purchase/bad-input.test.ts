@@ -62,10 +62,7 @@ describe("Bad input at the whole marketplace", function () {
     });
     fresh = { listingId: listing.listingId, etag: changed.listing.etag, staleEtag: listing.etag };
   });
-  after(async () => {
-    await served.assertBalanced();
-    await served.stop();
-  });
+  after(() => served.stopBalanced());
 
   /** The same refusal in every way of calling, and no trace of any. */
   async function refusedEveryWay(

@@ -36,10 +36,7 @@ describe("Bad money at the whole marketplace", function () {
     served = await serveMarketplace();
     addressId = (await served.ok("ben", listAddresses, {})).addresses[0].addressId;
   });
-  after(async () => {
-    await served.assertBalanced();
-    await served.stop();
-  });
+  after(() => served.stopBalanced());
 
   const publish = async (seller: string, price: object, more: object = {}): Promise<string> => {
     const request = { requestId: newId(), publish: true, listing: draft(price, more) };

@@ -49,10 +49,7 @@ describe("Repeats at the whole marketplace", function () {
       await served.ok("ben", confirmOrder, { requestId: newId(), orderId, rating: { stars: 5 } });
     }
   });
-  after(async () => {
-    await served.assertBalanced();
-    await served.stop();
-  });
+  after(() => served.stopBalanced());
 
   const create = async (publish: boolean): Promise<{ listingId: string; etag: string }> =>
     (await served.ok("ada", createListing, { requestId: newId(), publish, listing: draft() })).listing;
@@ -180,7 +177,9 @@ describe("Repeats at the whole marketplace", function () {
     });
   }
 
-  for (const { who, method, request, effect } of examples.slice(0, 5)) {
+  for (const { who, method, request, effect: whole } of examples.slice(0, 5)) {
+    // Inventory hears of units before the catalog decides which content was first: those of the other belong to a listing that is nowhere.
+    const { "inventory.stock": _, ...effect } = whole;
     it(`of ${method.name} at once, half of them with other content: one content wins, exactly the others are refused`, async () => {
       const shared = { requestId: newId(), ...(await request()) };
       const rival = { ...shared, ...rivalOf(method, shared) };

@@ -34,10 +34,7 @@ describe("Time running out at the whole marketplace", function () {
     await served.ok("ben", confirmOrder, { requestId: newId(), orderId: order.orderId, rating: { stars: 5 } });
     edited = (await served.ok("ada", createListing, { requestId: newId(), listing: draft() })).listing;
   });
-  after(async () => {
-    await served.assertBalanced();
-    await served.stop();
-  });
+  after(() => served.stopBalanced());
 
   const purchase = (token = "tok_approved") => ({
     requestId: newId(),

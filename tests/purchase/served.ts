@@ -1,15 +1,17 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import type { DescService } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { sql } from "kysely";
 import { OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import type { Log } from "#runtime/log.ts";
 import { startServer } from "#runtime/server.ts";
-import { embeddedVerifiers, serviceTokens, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, type Keys, serviceTokens, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
 import { openMarketplace } from "../../services/marketplace.ts";
 import { seed } from "../../tools/seed/seed.ts";
+import { methodPath } from "../support/contract.ts";
 import { quietLog, temporaryFolder } from "../support/database.ts";
 import { demo } from "../support/marketplace.ts";
 import { signedIn } from "../support/server.ts";
@@ -48,35 +50,86 @@ export interface Served {
   /** Keeps others from writing to a service's database until the function it gives is called. */
   lock(service: string): () => void;
   stop(): Promise<void>;
+  /** Stops it after a last look at the books; stops it also when they are wrong. */
+  stopBalanced(): Promise<void>;
 }
 
 /** Opens, seeds and serves a marketplace of its own for a test, which stops it. */
 export async function serveMarketplace({ log = quietLog }: { log?: Log } = {}): Promise<Served> {
   const folder = temporaryFolder();
+  const undo: (() => Promise<void> | void)[] = [() => folder.remove()];
+  const stop = async () => {
+    for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+  };
+  try {
+    return await serve(folder.path, log, undo, stop);
+  } catch (error) {
+    // Whatever stays open keeps the whole test run from ending.
+    await stop();
+    throw error;
+  }
+}
+
+async function serve(dataDir: string, log: Log, undo: (() => Promise<void> | void)[], stop: () => Promise<void>): Promise<Served> {
   const keys = await temporaryKeys();
   const clock = manualClock();
-  const marketplace = await openMarketplace({ dataDir: folder.path, keys, clock, log, baseUrl: () => "http://localhost" });
+  const marketplace = await openMarketplace({ dataDir, keys, clock, log, baseUrl: () => "http://localhost" });
+  undo.push(() => marketplace.stop());
   const verifiers = embeddedVerifiers(keys);
   const server = await startServer({ modules: marketplace.modules, port: 0, host: "127.0.0.1", verifiers, log });
+  undo.push(() => server.stop(0));
   await marketplace.start();
-  await seed((account, service) =>
-    createClient(service, marketplace.directory.transport(service, undefined, [signedIn(keys, demo(account.name))])),
-  );
+  const as = <S extends DescService>(who: string, service: S) =>
+    createClient(service, marketplace.directory.transport(service, undefined, [signedIn(keys, demo(who))]));
+  await seed((account, service) => as(account.name, service));
   const { ways, close } = waysTo(server.url);
-  const token = (who: string, ttlMs?: number) => {
-    const { account, operator } = demo(who);
-    return signAccountToken(keys, { accountId: account, operator, ...(ttlMs === undefined ? {} : { ttlMs }) });
-  };
-  const call: Served["call"] = async (who, method, request, { way = ways[0] as Way, ...settings } = {}) =>
-    way.call(method, request, { ...(who === undefined ? {} : { token: await token(who) }), ...settings });
+  undo.push(close);
+  const settle = () => marketplace.settle();
   const kept = async () => {
-    await marketplace.settle();
-    return read(marketplace.modules, join(folder.path, "processor.db"));
+    await settle();
+    return read(marketplace.modules, join(dataDir, "processor.db"));
+  };
+  const assertBalanced = async () => {
+    await settle();
+    const { balanced, checks } = await as("olga", OpsService).checkBooks({});
+    const findings = checks.flatMap((check) => check.findings);
+    assert.deepEqual(findings, []);
+    assert.ok(balanced);
   };
   return {
     url: server.url,
     clock,
     ways,
+    ...callsTo(server.url, keys, ways),
+    settle,
+    kept,
+    async leavingNothing(work) {
+      const before = await kept();
+      const result = await work();
+      assert.deepEqual(difference(before, await kept()), []);
+      return result;
+    },
+    assertBalanced,
+    lock: (service) => lock(join(dataDir, `${service}.db`)),
+    stop,
+    async stopBalanced() {
+      try {
+        await assertBalanced();
+      } finally {
+        await stop();
+      }
+    },
+  };
+}
+
+function callsTo(url: string, keys: Keys, ways: readonly Way[]): Pick<Served, "token" | "serviceToken" | "call" | "ok" | "post"> {
+  const token: Served["token"] = (who, ttlMs) => {
+    const { account, operator } = demo(who);
+    return signAccountToken(keys, { accountId: account, operator, ...(ttlMs === undefined ? {} : { ttlMs }) });
+  };
+  const call: Served["call"] = async (who, method, request, { way = ways[0] as Way, ...settings } = {}) =>
+    way.call(method, request, { ...(who === undefined ? {} : { token: await token(who) }), ...settings });
+  return {
     token,
     serviceToken: (service) => serviceTokens(keys, service)(),
     call,
@@ -87,42 +140,17 @@ export async function serveMarketplace({ log = quietLog }: { log?: Log } = {}): 
     },
     async post(who, method, body, headers = {}) {
       const authorization = who === undefined ? {} : { authorization: `Bearer ${await token(who)}` };
-      return post(server.url, `${method.parent.typeName}/${method.name}`, body, { ...authorization, ...headers });
+      return post(url, methodPath(method), body, { ...authorization, ...headers });
     },
-    settle: () => marketplace.settle(),
-    kept,
-    async leavingNothing(work) {
-      const before = await kept();
-      const result = await work();
-      assert.deepEqual(difference(before, await kept()), []);
-      return result;
-    },
-    async assertBalanced() {
-      await marketplace.settle();
-      const { balanced, checks } = await createClient(
-        OpsService,
-        marketplace.directory.transport(OpsService, undefined, [signedIn(keys, demo("olga"))]),
-      ).checkBooks({});
-      assert.deepEqual(
-        checks.flatMap((check) => check.findings),
-        [],
-      );
-      assert.ok(balanced);
-    },
-    lock(service) {
-      const other = new DatabaseSync(join(folder.path, `${service}.db`), { timeout: 1_000 });
-      other.exec("begin immediate");
-      return () => {
-        other.exec("rollback");
-        other.close();
-      };
-    },
-    async stop() {
-      close();
-      await server.stop(0);
-      await marketplace.stop();
-      folder.remove();
-    },
+  };
+}
+
+function lock(file: string): () => void {
+  const other = new DatabaseSync(file, { timeout: 1_000 });
+  other.exec("begin immediate");
+  return () => {
+    other.exec("rollback");
+    other.close();
   };
 }
 

@@ -68,6 +68,13 @@ describe("the database", () => {
     assert.equal((await database.read((em) => em.findOneOrFail(Pot, "a"))).balanceMinor, 2n ** 60n + 1n);
   });
 
+  it("waits for the disk when a statement stands alone, whatever the transaction before it did", async () => {
+    await database.transaction(async () => {}, { durable: false });
+    await database.sql.insertInto("pot").values(pot("a")).execute();
+    const { rows } = await sql<{ synchronous: number }>`pragma synchronous`.execute(database.sql);
+    assert.deepEqual(rows, [{ synchronous: 2 }]);
+  });
+
   it("leaves nothing behind when the work fails", async () => {
     const error = new Error("no");
     await assert.rejects(

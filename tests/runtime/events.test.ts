@@ -6,7 +6,7 @@ import type { ManualClock } from "#runtime/clock.ts";
 import type { Database, TablesOf } from "#runtime/database/database.ts";
 import { discardDeadLetter, listDeadLetters, retryDeadLetter } from "#runtime/database/dead-letters.ts";
 import type { Transaction } from "#runtime/database/transaction.ts";
-import { fail, reason, reasonOf } from "#runtime/errors.ts";
+import { DEADLINE_EXCEEDED, fail, reason, reasonOf } from "#runtime/errors.ts";
 import { type Bus, inProcessBus, type Subscription } from "#runtime/events/bus.ts";
 import { inboxConsumer, on } from "#runtime/events/inbox.ts";
 import { startRelay } from "#runtime/events/relay.ts";
@@ -93,7 +93,7 @@ describe("the outbox", () => {
         got.push(...events.map(nameOf));
         throw new Error("the process dies here");
       },
-      subscribe: () => async () => {},
+      subscribe: () => {},
       close: async () => {},
     };
     await append(database, "a", "1");
@@ -162,6 +162,29 @@ describe("the in-process bus", () => {
     await append(database, "a", "1");
     await relay.drain();
     assert.equal(tries, 2);
+    await relay.stop();
+    await database.close();
+  });
+
+  it("confirms nothing that a consumer had not taken when it closed", async () => {
+    const bus = inProcessBus({ log: quietLog });
+    const { promise: began, resolve } = Promise.withResolvers<void>();
+    bus.subscribe({
+      consumer: "test.down",
+      service: "test",
+      types: [StockChangedSchema.typeName],
+      handle: async () => {
+        resolve();
+        throw new Error("not now");
+      },
+    });
+    const { database } = await memoryDatabase([Pot], potMigrations);
+    const relay = startRelay({ database, bus });
+    await append(database, "a", "1");
+    await began;
+    await bus.close();
+    await assert.rejects(relay.drain(), /closed/);
+    assert.equal(await unpublished(database), 1);
     await relay.stop();
     await database.close();
   });
@@ -328,6 +351,25 @@ describe("the inbox", () => {
     });
     await counting.handle(await eventsOf(["a", "1", "2"], ["b", "1"]));
     assert.deepEqual(seen, [0, 1, 2]);
+  });
+
+  it("takes the events of a batch one by one when all of them together take too long", async () => {
+    const seen = new Map<Transaction<Tables>, number>();
+    const slow = inboxConsumer({
+      database: sink,
+      name: "sink.slow",
+      on: [
+        on(StockChangedSchema, async (tx: Transaction<Tables>, _, event) => {
+          seen.set(tx, (seen.get(tx) ?? 0) + 1);
+          if (seen.get(tx) === 3) {
+            fail(DEADLINE_EXCEEDED);
+          }
+          tx.em.create(Pot, { potId: nameOf(event), title: "", balanceMinor: 0n, createTime: tx.now, note: null });
+        }),
+      ],
+    });
+    await slow.handle(await eventsOf(["a", "1", "2", "3"]));
+    assert.deepEqual(await applied(), ["a1", "a2", "a3"]);
   });
 
   it("goes on without an event that a person discards", async () => {

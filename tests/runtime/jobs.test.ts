@@ -23,10 +23,11 @@ describe("jobs", () => {
   });
 
   function start(run: JobHandler["run"], options: Partial<JobHandler> & Partial<Omit<JobsOptions, "database">> = {}): Jobs {
-    const { maxAttempts, backoffMs, ...rest } = options;
+    const { maxAttempts, timeoutMs, backoffMs, ...rest } = options;
     const handler: JobHandler = {
       kind: "test",
       ...(maxAttempts ? { maxAttempts } : {}),
+      ...(timeoutMs ? { timeoutMs } : {}),
       backoffMs: backoffMs ?? (() => 1_000),
       run,
     };
@@ -201,6 +202,60 @@ describe("jobs", () => {
     assert.equal((await rows()).length, 1);
   });
 
+  it("that still run here although their lease is over keep no other job waiting, and nobody busy", async () => {
+    const { promise, resolve: release } = Promise.withResolvers<void>();
+    const ran: string[] = [];
+    const jobs = start(
+      async ({ key }) => {
+        ran.push(key);
+        await (key === "slept" ? promise : undefined);
+      },
+      { concurrency: 2, leaseMs: 600_000 },
+    );
+    await schedule("slept");
+    while (ran.length === 0) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    clock.advance(600_001);
+    await schedule("other");
+    while (ran.length === 1) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    let looks = 0;
+    const now = clock.now;
+    clock.now = () => {
+      looks++;
+      return now();
+    };
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    clock.now = now;
+    assert.ok(looks < 10, `${looks} looks`);
+    release();
+    await jobs.runDue();
+    assert.deepEqual(ran, ["slept", "other"]);
+  });
+
+  it("that ignore the end of their time are taken over by another process", async () => {
+    const { promise, resolve: release } = Promise.withResolvers<void>();
+    let began = 0;
+    const deaf = start(() => promise.then(() => void began++), { timeoutMs: 1, leaseMs: 30 });
+    await schedule("x");
+    while ((await rows())[0]?.owner === null) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    const attempts: number[] = [];
+    const next = start(async ({ attempt }) => void attempts.push(attempt));
+    for (let look = 0; look < 20 && attempts.length === 0; look++) {
+      clock.advance(10);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      await next.runDue();
+    }
+    assert.deepEqual(attempts, [2]);
+    release();
+    await deaf.runDue();
+    assert.equal(began, 1);
+  });
+
   it("renew their lease while they run", async () => {
     const { promise, resolve: release } = Promise.withResolvers<void>();
     const first = start(() => promise, { leaseMs: 30 });
@@ -302,5 +357,21 @@ describe("jobs", () => {
     await jobs.runDue();
     const left = await database.sql.selectFrom("outbox").select("event_id").execute();
     assert.deepEqual(left, [{ event_id: "b" }]);
+  });
+
+  it("leave nothing behind when they were taken back from a process that then died", async () => {
+    await schedule("x");
+    await database.transaction(async (tx) => {
+      await tx.sql
+        .updateTable("job")
+        .set({ attempt: 1, owner: "gone", lease_expire_time: tx.now + 30_000 })
+        .where("kind", "=", "test")
+        .execute();
+      tx.unschedule({ kind: "test", key: "x" });
+    });
+    assert.equal((await rows())[0]?.due_time, null);
+    clock.advance(30_000);
+    await start(async () => assert.fail()).runDue();
+    assert.deepEqual(await rows(), []);
   });
 });

@@ -2,7 +2,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import { type Keys, temporaryKeys } from "#runtime/tokens.ts";
-import { type Marketplace, openMarketplace } from "../../services/marketplace.ts";
+import { type Marketplace, type MarketplaceOptions, openMarketplace } from "../../services/marketplace.ts";
 import { accounts } from "../../tools/seed/listings.ts";
 import { quietLog } from "./database.ts";
 import { type Identity, signedIn } from "./server.ts";
@@ -15,16 +15,22 @@ export interface TestMarketplace extends Marketplace {
   as<S extends DescService>(who: string | Identity, service: S, module?: string): Client<S>;
 }
 
-/** Opens and starts a marketplace of its own for a test; the test stops it. */
-export async function testMarketplace(): Promise<TestMarketplace> {
+/**
+ * Opens and starts a marketplace of its own for a test; the test stops it. `interceptors` see the calls of a service to others. With `going` its
+ * clock runs by itself, so that what is planned for later happens then.
+ */
+export async function testMarketplace(
+  options: Pick<MarketplaceOptions, "interceptors"> & { going?: true } = {},
+): Promise<TestMarketplace> {
   const keys = await temporaryKeys();
-  const clock = manualClock();
+  const clock = options.going ? goingClock() : manualClock();
   const marketplace = await openMarketplace({
     dataDir: undefined,
     keys,
     clock,
     log: quietLog,
     baseUrl: () => "http://localhost:8080",
+    ...(options.interceptors === undefined ? {} : { interceptors: options.interceptors }),
   });
   await marketplace.start();
   return {
@@ -36,6 +42,20 @@ export async function testMarketplace(): Promise<TestMarketplace> {
         service,
         marketplace.directory.transport(service, module, [signedIn(keys, typeof who === "string" ? demo(who) : who)]),
       ),
+  };
+}
+
+/** A clock that goes, and that a test can push. */
+export function goingClock(): ManualClock {
+  let offset = 0;
+  return {
+    now: () => Date.now() + offset,
+    advance: (ms) => {
+      offset += ms;
+    },
+    set: (time) => {
+      offset = time - Date.now();
+    },
   };
 }
 

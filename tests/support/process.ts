@@ -13,11 +13,22 @@ export interface StartedMarketplace {
   output(): string;
   /** Sends SIGTERM and gives the exit code. */
   stop(): Promise<number | null>;
+  /** Sends SIGKILL, and resolves when the process is gone. */
+  kill(): Promise<void>;
 }
 
-/** Starts `tools/start.ts` with these arguments; resolves when it says where it listens. Fails with what it wrote when it ends instead. */
-export async function startMarketplace(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<StartedMarketplace> {
-  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", "tools/start.ts", ...args], {
+const START = "tools/start.ts";
+
+/**
+ * Starts `tools/start.ts`, or another program that says the same, with these arguments; resolves when it says where it listens. Fails with what it
+ * wrote when it ends instead.
+ */
+export async function startMarketplace(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  program = START,
+): Promise<StartedMarketplace> {
+  const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", program, ...args], {
     cwd: ROOT,
     env: { ...process.env, SOUK_LOG_LEVEL: "warn", ...env },
     stdio: ["ignore", "pipe", "pipe"],
@@ -28,7 +39,7 @@ export async function startMarketplace(args: readonly string[], env: NodeJS.Proc
     const take = (chunk: Buffer) => {
       output += chunk.toString();
       const found = /Souk listens on (\S+),/.exec(output)?.[1];
-      if (found !== undefined && /A whole purchase/.test(output)) resolve(found);
+      if (found !== undefined && (program !== START || /A whole purchase/.test(output))) resolve(found);
     };
     child.stdout?.on("data", take);
     child.stderr?.on("data", take);
@@ -42,6 +53,10 @@ export async function startMarketplace(args: readonly string[], env: NodeJS.Proc
       if (child.exitCode === null) child.kill("SIGTERM");
       const [code] = child.exitCode === null ? await exited : [child.exitCode];
       return code;
+    },
+    async kill() {
+      child.kill("SIGKILL");
+      await exited;
     },
   };
 }

@@ -1,6 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { Condition, type ListingDraft, ListingDraftSchema } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 
+/** The largest number that the fields for counts hold; a larger one cannot even be sent. */
+const UINT32_MAX = 4_294_967_295;
+
 /** What stands in for what a file does not say. */
 export interface ImportDefaults {
   /** The category of a record without `category_id`. */
@@ -47,8 +50,8 @@ export function draftOf(fields: Readonly<Record<string, unknown>>, defaults: Imp
     categoryId: text(fields, "category_id") || defaults.categoryId,
     condition: condition === "" ? defaults.condition : conditionOf(condition),
     price: { currencyCode: text(fields, "currency_code"), amountMinor: BigInt(whole(fields, "price_minor", undefined)) },
-    units: whole(fields, "units", 1),
-    handlingDays: whole(fields, "handling_days", 0),
+    units: whole(fields, "units", 1, UINT32_MAX),
+    handlingDays: whole(fields, "handling_days", 0, UINT32_MAX),
     shipsFrom: text(fields, "ships_from"),
   });
 }
@@ -70,15 +73,17 @@ export function conditionOf(name: string): Condition {
 
 function text(fields: Readonly<Record<string, unknown>>, name: string): string {
   const value = fields[name] ?? "";
-  if (typeof value === "string") return value.trim();
+  // Half a surrogate pair would be sent as another character, in silence.
+  if (typeof value === "string" && value.isWellFormed()) return value.trim();
   if (typeof value === "number" && name.endsWith("id")) return String(value);
   throw new Error(`${name} must be text, not ${JSON.stringify(value)}`);
 }
 
-function whole(fields: Readonly<Record<string, unknown>>, name: string, fallback: number | undefined): number {
+function whole(fields: Readonly<Record<string, unknown>>, name: string, fallback: number | undefined, max = Infinity): number {
   const value = fields[name] ?? "";
   if (value === "" && fallback !== undefined) return fallback;
   const number = typeof value === "string" && /^\d{1,15}$/.test(value.trim()) ? Number(value) : value;
+  if (typeof number === "number" && number > max) throw new Error(`${name} is too large: ${number}`);
   if (typeof number === "number" && Number.isSafeInteger(number) && number >= 0) return number;
   throw new Error(`${name} must be a whole number from 0 up, not ${JSON.stringify(value)}`);
 }

@@ -111,7 +111,7 @@ export type Order = Message<"marketplace.order.v1.Order"> & {
   total?: Money | undefined;
 
   /**
-   * Where it goes. Shown to the buyer, and to the seller once the order is paid.
+   * Where it goes. Shown to the buyer, to operators, and to the seller once the order is paid.
    *
    * @generated from field: marketplace.order.v1.ShippingAddress ship_to = 7;
    */
@@ -1073,11 +1073,12 @@ export const OrderRoleSchema: GenEnum<OrderRole> = /*@__PURE__*/
 export const OrderService: GenService<{
   /**
    * Places an order and drives it until it is paid, waits for the buyer's confirmation, or has failed. The buyer pays exactly the agreed prices.
-   * On failure every step that was taken is undone, and a repeat with the same request_id gets the same error. When time runs out the purchase
-   * goes on; a repeat with the same request_id gets its outcome. Reasons: LISTING_NOT_FOUND, LISTING_NOT_AVAILABLE, OWN_LISTING, MIXED_SELLERS,
+   * On failure every step that was taken is undone, and a repeat with the same request_id gets the same error. A refusal before the first step
+   * (a changed price, one's own listing) leaves nothing behind, so a repeat is decided anew. When time runs out the purchase goes on; a repeat
+   * with the same request_id gets its outcome. Reasons: LISTING_NOT_FOUND, LISTING_NOT_AVAILABLE, OWN_LISTING, MIXED_SELLERS,
    * MIXED_CURRENCIES, PRICE_CHANGED (metadata: listing_id, amount_minor, currency_code), OUT_OF_STOCK, ADDRESS_NOT_FOUND, PAYMENT_DECLINED,
    * INSUFFICIENT_FUNDS, PAYMENT_METHOD_INVALID, RESERVATION_EXPIRED (it took too long; nothing is kept), ORDER_STATE_CONFLICT (it was cancelled
-   * meanwhile), REQUEST_ID_REUSED.
+   * meanwhile), OVERLOADED (too many at once; nothing was done), REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.order.v1.OrderService.PlaceOrder
    */
