@@ -6,10 +6,10 @@ import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync 
 import path from "node:path";
 
 /**
- * What is unpacked: the servers and libraries. The C library is not: it has to be the one that the machine's own loader belongs to. The rest of what
+ * What is unpacked: the programs and libraries. The C library is not: it has to be the one that the machine's own loader belongs to. The rest of what
  * a package depends on is there for its installation.
  */
-const UNPACKED = /^(mariadb-server-core|redis-server|redis-tools|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
+const UNPACKED = /^(mariadb-server-core|mariadb-client|mariadb-client-core|redis-server|redis-tools|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
 const MAX_FETCH_MS = 10 * 60_000;
 
 /** Why packages cannot be fetched on this machine, as a sentence; undefined where they can. */
@@ -24,7 +24,7 @@ export function cannotFetch(): string | undefined {
  * Fetches a package with all it depends on and unpacks it into a folder, which appears by one rename. What the machine has installed does not
  * matter, and is not changed.
  *
- * @returns what apt said, when it did not work
+ * @returns why not, in apt's words on one line, when it did not work
  */
 export function fetchPackages(name: string, folder: string): string | undefined {
   const work = mkdtempSync(`${folder}.fetching-`);
@@ -55,7 +55,7 @@ function download(name: string, work: string): string | undefined {
   return apt(work, true, ["update"]) ?? apt(work, true, install);
 }
 
-/** Runs apt-get on folders of our own; gives what it said when it failed. */
+/** Runs apt-get on folders of our own; gives why it failed, when it did. */
 function apt(work: string, ownLists: boolean, args: readonly string[]): string | undefined {
   const settings = [
     `Dir::State::status "${work}/status";`,
@@ -64,6 +64,11 @@ function apt(work: string, ownLists: boolean, args: readonly string[]): string |
     ...(ownLists ? [`Dir::State::lists "${work}/lists";`] : []),
     'Debug::NoLocking "true";',
     'APT::Sandbox::User "";',
+    // A list that cannot be fetched is the reason; without this it is a package that apt has never heard of.
+    'APT::Update::Error-Mode "any";',
+    'Acquire::Retries "2";',
+    'Acquire::http::Timeout "20";',
+    'Acquire::https::Timeout "20";',
     // Hooks of the machine would tidy up or tell services about what does not concern them.
     "#clear APT::Update::Pre-Invoke;",
     "#clear APT::Update::Post-Invoke;",
@@ -77,5 +82,13 @@ function apt(work: string, ownLists: boolean, args: readonly string[]): string |
     timeout: MAX_FETCH_MS,
     env: { ...process.env, LC_ALL: "C", DEBIAN_FRONTEND: "noninteractive" },
   });
-  return status === 0 ? undefined : (error?.message ?? `${stdout}${stderr}`);
+  if (status === 0) return undefined;
+  return error?.message ?? reasonIn(`${stderr}\n${stdout}`);
+}
+
+/** The line of apt's that says the most: a file that it could not fetch, else its first error. */
+function reasonIn(output: string): string {
+  const lines = output.split("\n").map((line) => line.trim());
+  const line = lines.find((each) => /^[EW]: Failed to fetch/.test(each)) ?? lines.find((each) => each.startsWith("E: "));
+  return (line ?? lines.filter((each) => each !== "").at(-1) ?? "nothing").replace(/^[EW]: /, "").replaceAll(/\s+/g, " ");
 }

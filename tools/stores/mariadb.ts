@@ -95,6 +95,8 @@ function argumentsOf(program: Program, data: string): string[] {
     `--datadir=${data}`,
     `--lc-messages-dir=${share}`,
     `--character-sets-dir=${path.join(share, "charsets")}`,
+    // Its own: a server that starts removes what it takes for temporary tables left over, and would remove those of one that runs.
+    `--tmpdir=${data}`,
     // Relative to the data folder: a path of its own may be too long for a socket.
     "--socket=mariadb.sock",
     "--pid-file=mariadb.pid",

@@ -7,10 +7,10 @@ import path from "node:path";
 import { exclusively } from "../bootstrap.mjs";
 import { cannotFetch, fetchPackages } from "./debian.ts";
 
-/** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM. */
-const OLDEST = { MariaDB: [10, 6], Redis: [6, 2] } as const;
+/** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM; a client is called mariadb. */
+const OLDEST = { MariaDB: [10, 6], "MariaDB client": [10, 6], Redis: [6, 2] } as const;
 
-/** A store's server program. */
+/** A store's server, or what talks to one. */
 export interface Program {
   /** The file to run. */
   readonly file: string;
@@ -20,16 +20,19 @@ export interface Program {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** Which of the stores. */
+/** Which of the stores. "MariaDB client" is `mariadb`, with `mariadb-dump` beside it. */
 export type Store = keyof typeof OLDEST;
 
 interface Wanted {
   readonly names: readonly string[];
+  /** What has to be in the same folder. */
+  readonly beside?: string;
   /** Debian's package, and Homebrew's formula. */
   readonly debian: string;
   readonly brew: string;
   readonly version: RegExp;
-  readonly variable: string;
+  /** Names a server of one's own. */
+  readonly variable?: string;
 }
 
 const WANTED: Readonly<Record<Store, Wanted>> = {
@@ -39,6 +42,13 @@ const WANTED: Readonly<Record<Store, Wanted>> = {
     brew: "mariadb",
     version: /Ver (\d+\.\d+\.\d+)-MariaDB/,
     variable: "SOUK_TEST_MYSQL_URL",
+  },
+  "MariaDB client": {
+    names: ["mariadb"],
+    beside: "mariadb-dump",
+    debian: "mariadb-client",
+    brew: "mariadb",
+    version: /(\d+\.\d+\.\d+)-MariaDB/,
   },
   Redis: {
     names: ["redis-server"],
@@ -85,7 +95,7 @@ export function sayOnError(sentence: string): void {
 }
 
 /**
- * Finds a store's server on this machine, else fetches it (Debian and Ubuntu through apt, macOS through Homebrew). Blocks while it does, once
+ * Finds a store's program on this machine, else fetches it (Debian and Ubuntu through apt, macOS through Homebrew). Blocks while it does, once
  * on a machine. Any number of processes may call it at once, and one that is interrupted leaves nothing that is taken for whole.
  *
  * @throws StoresMissing one sentence that says what to install, or which variable names a server of one's own.
@@ -98,7 +108,7 @@ export function findProgram(store: Store, search: Search = {}): Program {
   if (process.platform === "darwin") return fromHomebrew(store, say);
   const impossible = cannotFetch();
   if (impossible !== undefined) throw new StoresMissing(`${impossible} ${advice(store)}`);
-  const folder = path.join(cache, `${store.toLowerCase()}-${machineName()}`);
+  const folder = path.join(cache, `${store.toLowerCase().replace(" ", "-")}-${machineName()}`);
   return inFolder(store, folder) ?? exclusively(`${folder}.lock`, () => inFolder(store, folder) ?? fetched(store, folder, say));
 }
 
@@ -108,7 +118,7 @@ function fetched(store: Store, folder: string, say: (sentence: string) => void):
   rmSync(folder, { recursive: true, force: true });
   removeLeft(path.dirname(folder), path.basename(folder), ".fetching-");
   const problem = fetchPackages(WANTED[store].debian, folder);
-  if (problem !== undefined) throw new StoresMissing(`${problem}\n${store} could not be fetched. ${advice(store)}`);
+  if (problem !== undefined) throw new StoresMissing(`${store} could not be fetched: apt says "${problem}". ${advice(store)}`);
   const program = inFolder(store, folder);
   if (program === undefined) throw new StoresMissing(`The ${store} that apt has is too old or does not run here. ${advice(store)}`);
   return program;
@@ -137,7 +147,8 @@ function fromHomebrew(store: Store, say: (sentence: string) => void): Program {
 function advice(store: Store): string {
   const { debian, brew, variable } = WANTED[store];
   const [major, minor] = OLDEST[store];
-  return `Install ${store} ${major}.${minor} or newer (on Debian: apt install ${debian}; on macOS: brew install ${brew}), or name a server of your own in ${variable}.`;
+  const instead = variable === undefined ? "" : `, or name a server of your own in ${variable}`;
+  return `Install ${store} ${major}.${minor} or newer (on Debian: apt install ${debian}; on macOS: brew install ${brew})${instead}.`;
 }
 
 function onMachine(store: Store, folders: readonly string[]): Program | undefined {
@@ -168,8 +179,9 @@ function inFolder(store: Store, folder: string): Program | undefined {
 
 /** The file if it runs, is the store and new enough. MySQL's mysqld is not MariaDB: it is set up in another way. */
 function tried(store: Store, file: string, env: Readonly<Record<string, string>>): Program | undefined {
-  if (!existsSync(file)) return undefined;
-  const args = store === "MariaDB" ? ["--no-defaults", "--version"] : ["--version"];
+  const { beside } = WANTED[store];
+  if (!existsSync(file) || (beside !== undefined && !existsSync(path.join(path.dirname(file), beside)))) return undefined;
+  const args = store.startsWith("MariaDB") ? ["--no-defaults", "--version"] : ["--version"];
   const { stdout, status } = spawnSync(file, args, { encoding: "utf8", env: { ...process.env, ...env } });
   const version = status === 0 ? WANTED[store].version.exec(stdout)?.[1] : undefined;
   if (version === undefined) return undefined;
