@@ -15,13 +15,14 @@ import { DEADLINE_EXCEEDED, fail, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
 import { isContention, isLockTimeout, isLost } from "./errors.ts";
+import { gathered } from "./gathered.ts";
 import { type Migration, migrate } from "./migrations.ts";
 import { openMysql } from "./mysql.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import { openSqlite } from "./sqlite.ts";
 import type { Store, StoreOptions } from "./store.ts";
-import { type RuntimeTables, runtimeMigrations } from "./tables.ts";
+import { type ReplayTable, type RuntimeTables, runtimeMigrations } from "./tables.ts";
 import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
 
 /** How long a transaction without a deadline of its own may wait and retry. */
@@ -174,6 +175,7 @@ class OpenDatabase implements Database {
   readonly #store: Store;
   readonly #listeners = new Set<(committed: Committed) => void>();
   readonly #answers = new AnswerSignals();
+  readonly #replayRow: (key: string) => Promise<ReplayTable | undefined>;
 
   constructor(store: Store, options: DatabaseOptions<readonly EntityName[]>) {
     const { orm } = store;
@@ -183,6 +185,10 @@ class OpenDatabase implements Database {
     this.clock = options.clock;
     this.log = options.log;
     this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
+    this.#replayRow = gathered<ReplayTable>({
+      read: (keys) => this.sql.selectFrom("replay").selectAll().where("request_key", "in", keys).execute(),
+      keyOf: (row) => row.request_key,
+    });
   }
 
   async read<T>(work: (em: SqlEntityManager, sql: Kysely<RuntimeTables>) => Promise<T>): Promise<T> {
@@ -339,14 +345,6 @@ class OpenDatabase implements Database {
     }
     checkSame(row, command);
     return readAnswer(row, output);
-  }
-
-  #replayRow(key: string) {
-    return this.sql
-      .selectFrom("replay")
-      .select(["request_hash", "state", "answer", "expire_time"])
-      .where("request_key", "=", key)
-      .executeTakeFirst();
   }
 
   async #dropExpired(key: string): Promise<void> {

@@ -2,8 +2,10 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Kysely } from "kysely";
 import type { ReserveRequest } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
+import { gathered } from "#runtime/database/gathered.ts";
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
+import type { Lack } from "./counter.ts";
 import type { InventoryDatabase, InventoryTables, InventoryTransaction, ReservationRow } from "./entities.ts";
 import {
   EXPIRE_TIME_INVALID,
@@ -64,22 +66,13 @@ export async function loadReservation(sql: Kysely<InventoryTables>, reservationI
   return { row, lines };
 }
 
-/**
- * Fails when the lines cannot be reserved by what is committed now: a plain read, so that a buyer who comes too late costs no transaction. Passing
- * it promises nothing.
- */
-export async function requireInStock(sql: Kysely<InventoryTables>, wanted: Wanted): Promise<void> {
-  const rows = await loadStock(
-    sql,
-    wanted.lines.map((line) => line.listingId),
-  );
-  const available = new Map(rows.map((row) => [row.listing_id, row.available_units]));
-  for (const line of wanted.lines) {
-    const units = available.get(line.listingId);
-    if (units === undefined || units < line.units) {
-      lacking(line, units);
-    }
-  }
+/** Whether there is a reservation of this id, for many who ask at once. */
+export function reservationKnown(sql: Kysely<InventoryTables>): (reservationId: string) => Promise<boolean> {
+  const rowOf = gathered<Pick<ReservationRow, "reservation_id">>({
+    read: (ids) => sql.selectFrom("reservation").select("reservation_id").where("reservation_id", "in", ids).execute(),
+    keyOf: (row) => row.reservation_id,
+  });
+  return async (reservationId) => (await rowOf(reservationId)) !== undefined;
 }
 
 /** Sets units aside: of every line, or fails. A reservation that is there with the same lines is given as it is. */
@@ -99,7 +92,7 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
   // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
   for (const line of lines) {
     if (!(await moveUnits(tx, "reserve", line))) {
-      lacking(line, (await loadStock(tx.sql, [line.listingId]))[0]?.available_units);
+      failLacking({ line, availableUnits: (await loadStock(tx.sql, [line.listingId]))[0]?.available_units });
     }
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
@@ -228,7 +221,8 @@ export function requireLifetime(expireTime: number, now: number): void {
   }
 }
 
-function lacking(line: Line, availableUnits: number | undefined): never {
+/** Refuses who wants more units than there are. */
+export function failLacking({ line, availableUnits }: Lack): never {
   if (availableUnits === undefined) {
     fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });
   }

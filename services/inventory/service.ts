@@ -10,17 +10,19 @@ import { accountIfAny, accountOf, type Call, callOf, isService } from "#runtime/
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { checkStock } from "./check.ts";
+import { openCounter } from "./counter.ts";
 import type { InventoryDatabase, StockRow } from "./entities.ts";
 import { LISTING_NOT_FOUND, RESERVATION_NOT_FOUND } from "./errors.ts";
 import { toReservation, toStock } from "./messages.ts";
 import {
   commit,
   expiry,
+  failLacking,
   loadReservation,
   type Reserved,
   release,
-  requireInStock,
   requireLifetime,
+  reservationKnown,
   reserve,
   wantedOf,
 } from "./reservations.ts";
@@ -33,6 +35,7 @@ export interface InventoryDependencies {
 
 /** Inventory: units behind listings, and their reservations. */
 export function inventory({ database }: InventoryDependencies): ServiceModule {
+  const reserveAtCounter = reserving(database);
   return {
     name: "inventory",
     database,
@@ -76,7 +79,7 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
           return { stocks: stocks.map(toStock) };
         },
 
-        reserve: (request, context) => reserveOf(database, request, context),
+        reserve: reserveAtCounter,
 
         commitReservation(request, context) {
           return database.command(request, context, async (tx) => answer(await commit(tx, request.reservationId)));
@@ -102,27 +105,31 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
   };
 }
 
-/** Most who reserve the last unit come too late: they are told by reads alone, unless they are repeats, whose answer is known. */
-async function reserveOf(
-  database: InventoryDatabase,
-  request: ReserveRequest,
-  context: HandlerContext,
-): Promise<MessageInitShape<typeof ReserveResponseSchema>> {
-  const wanted = wantedOf(request);
-  try {
-    await requireInStock(database.sql, wanted);
-  } catch (lacking) {
+/** Reserves for those whom the counter lets in. The others are told by reads alone, unless they are repeats, whose answer is known. */
+function reserving(database: InventoryDatabase) {
+  const counter = openCounter(database);
+  const known = reservationKnown(database.sql);
+  return async (request: ReserveRequest, context: HandlerContext): Promise<MessageInitShape<typeof ReserveResponseSchema>> => {
+    const wanted = wantedOf(request);
+    const take = () => database.command(request, context, async (tx) => answer(await reserve(tx, wanted)));
+    const place = await counter.enter(wanted.lines, callOf(context));
+    if ("leave" in place) {
+      return take().finally(place.leave);
+    }
     // Read after the stock: if this very reservation took the units, it is seen now.
-    const stored = await database.answered(request, context, ReserveResponseSchema);
+    const [stored, isKnown] = await Promise.all([
+      database.answered(request, context, ReserveResponseSchema),
+      known(wanted.reservationId),
+    ]);
     if (stored !== undefined) {
       return stored;
     }
-    if ((await loadReservation(database.sql, wanted.reservationId)) === undefined) {
-      requireLifetime(wanted.expireTime, database.clock.now());
-      throw lacking;
+    if (isKnown) {
+      return take();
     }
-  }
-  return database.command(request, context, async (tx) => answer(await reserve(tx, wanted)));
+    requireLifetime(wanted.expireTime, database.clock.now());
+    return failLacking(place);
+  };
 }
 
 function answer({ row, lines }: Reserved) {

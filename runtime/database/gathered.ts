@@ -1,0 +1,65 @@
+import { refuseBesideTransaction } from "./scope.ts";
+
+/** Keys that one statement asks for. */
+const KEYS_MAX = 250;
+/** Statements under way at once: who asks while they are, is gathered for the next. */
+const STATEMENTS_MAX = 2;
+
+/** A read of rows by key. */
+export interface GatheredRead<R> {
+  /** Reads the rows of all these keys, each key once, by one statement outside transactions. */
+  read(keys: readonly string[]): Promise<readonly R[]>;
+  keyOf(row: R): string;
+}
+
+/**
+ * Gives a read of one row in which everybody who asks at about the same time shares a statement, so that it costs a crowd as little as one. The statement
+ * begins after the question: it sees all that was committed before.
+ */
+export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => Promise<R | undefined> {
+  const asked = new Map<string, PromiseWithResolvers<R | undefined>>();
+  let underWay = 0;
+  let planned = false;
+
+  function plan(): void {
+    if (!planned && underWay < STATEMENTS_MAX && asked.size > 0) {
+      planned = true;
+      // Who asks in the same turn of the event loop comes along.
+      setImmediate(send);
+    }
+  }
+
+  async function send(): Promise<void> {
+    planned = false;
+    const batch = [...asked].slice(0, KEYS_MAX);
+    for (const [key] of batch) {
+      asked.delete(key);
+    }
+    underWay++;
+    plan();
+    try {
+      const rows = new Map((await read(batch.map(([key]) => key))).map((row) => [keyOf(row), row]));
+      for (const [key, { resolve }] of batch) {
+        resolve(rows.get(key));
+      }
+    } catch (error) {
+      for (const [, { reject }] of batch) {
+        reject(error);
+      }
+    } finally {
+      underWay--;
+      plan();
+    }
+  }
+
+  return (key) => {
+    refuseBesideTransaction();
+    let question = asked.get(key);
+    if (question === undefined) {
+      question = Promise.withResolvers();
+      asked.set(key, question);
+      plan();
+    }
+    return question.promise;
+  };
+}
