@@ -16,13 +16,13 @@ import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
 import { isContention, isLockTimeout, isLost } from "./errors.ts";
 import { gathered } from "./gathered.ts";
-import { type Migration, migrate } from "./migrations.ts";
-import { openMysql } from "./mysql.ts";
+import { listsOf } from "./migrating.ts";
+import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
+import { openStore } from "./open-store.ts";
 import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
-import { openSqlite } from "./sqlite.ts";
-import type { Store, StoreOptions } from "./store.ts";
-import { type ReplayTable, type RuntimeTables, runtimeMigrations } from "./tables.ts";
+import type { Store } from "./store.ts";
+import type { ReplayTable, RuntimeTables } from "./tables.ts";
 import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
 
 /** How long a transaction without a deadline of its own may wait and retry. */
@@ -48,6 +48,8 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
   entities: E;
   /** The service's migrations in order. */
   migrations: readonly Migration[];
+  /** False refuses tables that are older than the program, instead of bringing them up to date. True unless given. */
+  migrate?: boolean;
   clock: Clock;
   log: Log;
 }
@@ -134,16 +136,18 @@ export interface Database<Tables = unknown> {
   close(): Promise<void>;
 }
 
-/** Opens a service's database and brings its tables up to date: the runtime's, then the service's. */
+/**
+ * Opens a service's database and brings its tables up to date: the runtime's, then the service's. Tables that a newer program has changed are taken as they are.
+ *
+ * @throws Error a sentence that says what is wrong with the URL, the server, the user's rights or the tables, and what to do.
+ */
 export async function openDatabase<const E extends readonly EntityName[]>(
   options: DatabaseOptions<E>,
 ): Promise<Database<TablesOf<E>>> {
   const store = await openStore(options);
   try {
-    await store.migrating(async (place) => {
-      await migrate(place, "runtime", runtimeMigrations, options.clock.now());
-      await migrate(place, options.service, options.migrations, options.clock.now());
-    });
+    await bringUpToDate(store, options);
+    await store.verify();
   } catch (error) {
     await store.close();
     throw error;
@@ -151,19 +155,20 @@ export async function openDatabase<const E extends readonly EntityName[]>(
   return new OpenDatabase(store, options) as unknown as Database<TablesOf<E>>;
 }
 
-/** The URL decides: `sqlite:`, `mariadb:` or `mysql:`. */
-async function openStore(options: StoreOptions): Promise<Store> {
-  switch (/^([a-z]+):/.exec(options.url)?.[1]) {
-    case "sqlite":
-      return openSqlite(options);
-    case "mariadb":
-    case "mysql":
-      return openMysql(options);
-    default:
-      throw new Error(
-        `the database URL of "${options.service}" is not understood: sqlite:<path>, mariadb://<user>:<password>@<host>:<port>/<name>, or mysql://….`,
-      );
+async function bringUpToDate(store: Store, options: DatabaseOptions<readonly EntityName[]>): Promise<void> {
+  const { service, migrations, migrate = true, clock } = options;
+  const lists = listsOf(service, migrations);
+  const behind = (await statusOf(store.orm.em.getKysely() as unknown as Kysely<unknown>, lists)).filter(isBehind);
+  if (behind.length === 0) {
+    return;
   }
+  if (!migrate) {
+    const names = behind.map(({ name }) => name).join(", ");
+    throw new Error(
+      `the tables of "${service}" are older than this program: ${names} must run. Bring them up to date with: npm run migrate -- up ${service}`,
+    );
+  }
+  await store.migrating((place) => bringUp(place, lists, clock.now()));
 }
 
 class OpenDatabase implements Database {

@@ -34,6 +34,12 @@ export function isLost(error: unknown): boolean {
   return fatal === true || (typeof code === "string" && LOST.has(code));
 }
 
+/** Whether a statement names a table that is not there. */
+export function isMissingTable(error: unknown): boolean {
+  const { errno, errcode, message } = (error ?? {}) as { errno?: unknown; errcode?: unknown; message?: unknown };
+  return errno === 1146 || (errcode === 1 && /^no such table/.test(String(message)));
+}
+
 const LOST: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ECONNRESET",

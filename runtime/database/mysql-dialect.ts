@@ -11,13 +11,18 @@ import {
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
+import { tellStatement } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
 /** How long a statement outside a transaction may take, and the wait for a connection for it. */
 const STATEMENT_TIMEOUT_MS = 30_000;
 
-/** Tables compare text bytewise, spaces at the end included, and hold any Unicode text. */
-export interface TableDefaults {
+/** What a connection knows of the database it belongs to. */
+export interface DialectOptions {
+  /** The owner. */
+  readonly service: string;
+  readonly isBigInt: IsBigInt;
+  /** Of new tables: compares text bytewise, spaces at the end included, and holds any Unicode text. */
   readonly collation: string;
 }
 
@@ -26,9 +31,9 @@ export interface TableDefaults {
  * unknown is closed rather than used again, and integers come as `sqlite-dialect.ts` gives them: `number`, or `bigint` where `isBigInt` says so or where
  * a number would not be exact; sums too.
  */
-export function mysqlDialect(pool: Pool, isBigInt: IsBigInt, tables: TableDefaults): Dialect {
+export function mysqlDialect(pool: Pool, options: DialectOptions): Dialect {
   return {
-    createDriver: () => new PoolDriver(pool, isBigInt, tables),
+    createDriver: () => new PoolDriver(pool, options),
     createQueryCompiler: () => new MysqlQueryCompiler(),
     createAdapter: () => new MysqlAdapter(),
     createIntrospector: (db: Kysely<unknown>) => new MysqlIntrospector(db),
@@ -37,13 +42,11 @@ export function mysqlDialect(pool: Pool, isBigInt: IsBigInt, tables: TableDefaul
 
 class PoolDriver implements Driver {
   readonly #pool: Pool;
-  readonly #isBigInt: IsBigInt;
-  readonly #tables: TableDefaults;
+  readonly #options: DialectOptions;
 
-  constructor(pool: Pool, isBigInt: IsBigInt, tables: TableDefaults) {
+  constructor(pool: Pool, options: DialectOptions) {
     this.#pool = pool;
-    this.#isBigInt = isBigInt;
-    this.#tables = tables;
+    this.#options = options;
   }
 
   async init(): Promise<void> {}
@@ -52,7 +55,7 @@ class PoolDriver implements Driver {
     refuseBesideTransaction();
     const scope = startingScope();
     const raw = await this.#acquire(scope);
-    return new MysqlConnection(raw, this.#isBigInt, this.#tables, scope);
+    return new MysqlConnection(raw, this.#options, scope);
   }
 
   /** mysql2 bounds how many wait, and not how long. */
@@ -114,16 +117,15 @@ class PoolDriver implements Driver {
 /** One use of a pooled connection: a single statement, or a transaction from begin to end. */
 export class MysqlConnection implements DatabaseConnection {
   readonly #raw: PoolConnection;
-  readonly #isBigInt: IsBigInt;
-  readonly #tables: TableDefaults;
+  readonly #options: DialectOptions;
   readonly #scope: Scope | undefined;
+  #timeoutMs = STATEMENT_TIMEOUT_MS;
   #resuming = false;
   closed = false;
 
-  constructor(raw: PoolConnection, isBigInt: IsBigInt, tables: TableDefaults, scope: Scope | undefined) {
+  constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined) {
     this.#raw = raw;
-    this.#isBigInt = isBigInt;
-    this.#tables = tables;
+    this.#options = options;
     this.#scope = scope;
   }
 
@@ -131,6 +133,7 @@ export class MysqlConnection implements DatabaseConnection {
     if (this.closed) {
       throw new LockTimeout();
     }
+    tellStatement(this.#options.service, query.sql, query.parameters);
     try {
       return await this.#execute<R>(query);
     } catch (error) {
@@ -146,7 +149,7 @@ export class MysqlConnection implements DatabaseConnection {
 
   #execute<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     const { promise, resolve, reject } = Promise.withResolvers<QueryResult<R>>();
-    const timeout = this.#scope === undefined ? STATEMENT_TIMEOUT_MS : Math.max(1, this.#scope.deadline - Date.now());
+    const timeout = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
     const text = CREATE_TABLE.test(query.sql) ? this.#createTable(query.sql) : query.sql;
     // Ours, not mysql2's, which leaves its timer running when the connection breaks.
     const timer = setTimeout(() => {
@@ -176,12 +179,12 @@ export class MysqlConnection implements DatabaseConnection {
 
   /** A `blob` holds 64 KiB there, which is less than a message may have. */
   #createTable(text: string): string {
-    return `${text.replaceAll(/\bblob\b/g, "longblob")} engine = InnoDB character set utf8mb4 collate ${this.#tables.collation}`;
+    return `${text.replaceAll(/\bblob\b/g, "longblob")} engine = InnoDB character set utf8mb4 collate ${this.#options.collation}`;
   }
 
   #exact(rows: Record<string, unknown>[], fields: readonly FieldPacket[]): Record<string, unknown>[] {
     for (const field of fields) {
-      const convert = converterOf(field, this.#isBigInt(field.name));
+      const convert = converterOf(field, this.#options.isBigInt(field.name));
       if (convert !== undefined) {
         for (const row of rows) {
           const value = row[field.name];
@@ -192,6 +195,11 @@ export class MysqlConnection implements DatabaseConnection {
       }
     }
     return rows;
+  }
+
+  /** Lets each statement outside a transaction take so long: a change of a large table does. */
+  patient(timeoutMs: number): void {
+    this.#timeoutMs = timeoutMs;
   }
 
   /** Statements that make what is there already count as done. */

@@ -29,6 +29,11 @@ const IDLE_TIMEOUT_MS = 60_000;
 const LOCK_WAIT_S = 3;
 /** How long a process waits for another one's migrations. */
 const MIGRATION_WAIT_S = 600;
+/** How long a change of a table waits for the transactions that use it. */
+const TABLE_WAIT_S = 20;
+/** How long one statement of a migration may take: the largest table there is. */
+const MIGRATION_STATEMENT_MS = 24 * 3_600_000;
+const LOCK_WAIT_TIMEOUT = 1205;
 
 /** No value is cut to fit, and quotes and backslashes mean what mysql2 escapes. */
 const SQL_MODE =
@@ -52,7 +57,7 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
   const orm = await MikroORM.init({
     driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
-    driverOptions: mysqlDialect(pool, exact.has, { collation }),
+    driverOptions: mysqlDialect(pool, { service: options.service, isBigInt: exact.has, collation }),
     dbName: address.database,
     entities: options.entities as EntityName[],
     discovery: { warnWhenNoEntities: false },
@@ -69,7 +74,12 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
     await orm.close(true);
     throw error;
   }
-  return { orm, migrating: (work) => migrateAlone(db, address.database, work), close: () => orm.close(true) };
+  return {
+    orm,
+    migrating: (work) => migrateAlone(db, address.database, work),
+    verify: async () => {},
+    close: () => orm.close(true),
+  };
 }
 
 function addressOf(text: string, service: string): Address {
@@ -164,23 +174,32 @@ function adviceFor(code: string | undefined): string | undefined {
 /** A named lock of the server lets one process migrate at a time. Tables change outside transactions there, so an interrupted migration is resumed. */
 async function migrateAlone<T>(db: Kysely<unknown>, database: string, work: (place: MigrationPlace) => Promise<T>): Promise<T> {
   const lock = `souk/${database}`.slice(0, 64);
-  return db.connection().execute(async (one) => {
-    const { rows } = await sql<{ locked: number | null }>`select get_lock(${lock}, ${MIGRATION_WAIT_S}) as locked`.execute(one);
-    if (rows[0]?.locked !== 1) {
-      throw new Error(`another process has been migrating the database ${database} for more than ${MIGRATION_WAIT_S} seconds.`);
-    }
-    try {
-      return await one.getExecutor().provideConnection((connection) =>
-        work({
-          sql: one,
-          transactional: false,
-          resuming: (rest) => (connection as MysqlConnection).resuming(rest),
-        }),
-      );
-    } finally {
-      await sql`select release_lock(${lock})`.execute(one).catch(() => {});
-    }
-  });
+  return db.connection().execute((one) =>
+    one.getExecutor().provideConnection(async (connection) => {
+      const own = connection as MysqlConnection;
+      own.patient(MIGRATION_STATEMENT_MS);
+      try {
+        const { rows } = await sql<{ locked: number | null }>`select get_lock(${lock}, ${MIGRATION_WAIT_S}) as locked`.execute(one);
+        if (rows[0]?.locked !== 1) {
+          throw new Error(`another process has been migrating the database ${database} for more than ${MIGRATION_WAIT_S} seconds.`);
+        }
+        // Whoever comes after a statement that waits for a table waits behind it: for a day, if the server decided.
+        await sql`set session lock_wait_timeout = ${TABLE_WAIT_S}`.execute(one);
+        return await work({ sql: one, transactional: false, resuming: (rest) => own.resuming(rest) });
+      } catch (error) {
+        if ((error as { errno?: number }).errno === LOCK_WAIT_TIMEOUT) {
+          throw new Error(
+            `a table of ${database} was in use for more than ${TABLE_WAIT_S} seconds: end the long transaction on it, and start this again. What was done is kept.`,
+            { cause: error },
+          );
+        }
+        throw error;
+      } finally {
+        // Gives back the lock, and what the session was told goes with it.
+        own.close();
+      }
+    }),
+  );
 }
 
 type Rows = QueryResult | EntityData<AnyEntity> | EntityData<AnyEntity>[];

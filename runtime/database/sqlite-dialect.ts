@@ -13,6 +13,7 @@ import {
 import { Gate, whileBusy } from "./gate.ts";
 import { refuseBesideTransaction, startingScope } from "./scope.ts";
 import { Handle } from "./sqlite-handle.ts";
+import { tellStatement } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
 /** How long a write outside a transaction waits for the writer before it gives up. */
@@ -24,9 +25,9 @@ const LOCK_WAIT_MS = 30_000;
  *
  * Integers come out as `number`, or as `bigint` where `isBigInt` says so or where a number would not be exact; none makes a read throw.
  */
-export function sqliteDialect(file: string, isBigInt: IsBigInt): Dialect {
+export function sqliteDialect(file: string, isBigInt: IsBigInt, service: string): Dialect {
   return {
-    createDriver: () => new SoukSqliteDriver(file, isBigInt),
+    createDriver: () => new SoukSqliteDriver(file, isBigInt, service),
     createQueryCompiler: () => new SqliteQueryCompiler(),
     createAdapter: () => new SoukSqliteAdapter(),
     createIntrospector: (db: Kysely<unknown>) => new SqliteIntrospector(db),
@@ -48,13 +49,15 @@ class SoukSqliteAdapter extends SqliteAdapter {
 class SoukSqliteDriver implements Driver {
   readonly #file: string;
   readonly #isBigInt: IsBigInt;
+  readonly #service: string;
   #writer!: Handle;
   #reader!: Handle;
   readonly #gate = new Gate();
 
-  constructor(file: string, isBigInt: IsBigInt) {
+  constructor(file: string, isBigInt: IsBigInt, service: string) {
     this.#file = file;
     this.#isBigInt = isBigInt;
+    this.#service = service;
   }
 
   async init(): Promise<void> {
@@ -66,7 +69,7 @@ class SoukSqliteDriver implements Driver {
   }
 
   async acquireConnection(): Promise<DatabaseConnection> {
-    return new Lease(this.#writer, this.#reader, this.#gate);
+    return new Lease(this.#writer, this.#reader, this.#gate, this.#service);
   }
 
   async beginTransaction(connection: DatabaseConnection): Promise<void> {
@@ -108,15 +111,18 @@ class Lease implements DatabaseConnection {
   readonly #writer: Handle;
   readonly #reader: Handle;
   readonly #gate: Gate;
+  readonly #service: string;
   #holds = false;
 
-  constructor(writer: Handle, reader: Handle, gate: Gate) {
+  constructor(writer: Handle, reader: Handle, gate: Gate, service: string) {
     this.#writer = writer;
     this.#reader = reader;
     this.#gate = gate;
+    this.#service = service;
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    tellStatement(this.#service, query.sql, query.parameters);
     if (this.#holds) {
       return this.#write<R>(query);
     }

@@ -11,7 +11,7 @@ export async function openSqlite(options: StoreOptions): Promise<Store> {
   const exact = new ExactColumns();
   const orm = await MikroORM.init({
     driver: SoukSqliteOrmDriver,
-    driverOptions: sqliteDialect(place.file, exact.has),
+    driverOptions: sqliteDialect(place.file, exact.has, options.service),
     dbName: place.file,
     entities: options.entities as EntityName[],
     discovery: { warnWhenNoEntities: false },
@@ -36,6 +36,7 @@ export async function openSqlite(options: StoreOptions): Promise<Store> {
     // Each migration is a transaction that looks again once it holds the file.
     migrating: (work) =>
       work({ sql: orm.em.getKysely() as unknown as Kysely<unknown>, transactional: true, resuming: (rest) => rest() }),
+    verify: async () => {},
     close,
   };
 }

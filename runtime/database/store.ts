@@ -15,6 +15,12 @@ export interface Store {
   readonly orm: MikroORM;
   /** Gives the connection on which migrations run, to one process at a time where several start at once. */
   migrating<T>(work: (place: MigrationPlace) => Promise<T>): Promise<T>;
+  /**
+   * Looks at the tables once they are up to date.
+   *
+   * @throws Error a sentence that says what is wrong with them, or which right is missing, and what to do.
+   */
+  verify(): Promise<void>;
   /** Closes it, and removes what was temporary. */
   close(): Promise<void>;
 }

@@ -116,7 +116,13 @@ export interface RuntimeTables {
 export const runtimeTableNames = ["outbox", "sequence", "inbox", "replay", "job", "dead_letter", "lease"] as const;
 
 /** The runtime's migrations, run before the service's. */
-export const runtimeMigrations: readonly Migration[] = [{ name: "0001-runtime", up: createTables }];
+export const runtimeMigrations: readonly Migration[] = [
+  {
+    name: "0001-runtime",
+    up: createTables,
+    down: "what makes commands safe to repeat and events certain to arrive would be gone. Remove the whole database instead.",
+  },
+];
 
 async function createTables(sql: Kysely<unknown>): Promise<void> {
   await createEventTables(sql);

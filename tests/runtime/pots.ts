@@ -1,5 +1,5 @@
 import { defineEntity, p } from "@mikro-orm/core";
-import type { Migration } from "#runtime/database/migrations.ts";
+import { dropEmpty, type Migration } from "#runtime/database/migrations.ts";
 
 const PotSchema = defineEntity({
   name: "Pot",
@@ -31,6 +31,7 @@ export const potMigrations: readonly Migration[] = [
         .addColumn("note", "text")
         .execute();
     },
+    down: (sql) => dropEmpty(sql, ["pot"]),
   },
 ];
 

@@ -1,4 +1,5 @@
 import { type Kysely, sql } from "kysely";
+import { dropEmpty } from "#runtime/database/migrations.ts";
 
 /** Profiles, what sellers earned, addresses, payout destinations. */
 export async function up(db: Kysely<unknown>): Promise<void> {
@@ -70,4 +71,9 @@ async function createRatings(db: Kysely<unknown>): Promise<void> {
     .on("seller_rating")
     .columns(["seller_id", "create_time desc", "order_id desc"])
     .execute();
+}
+
+/** Undoes it, while nobody has an account. */
+export async function down(db: Kysely<unknown>): Promise<void> {
+  await dropEmpty(db, ["payout_destination", "address", "seller_rating", "seller_totals", "profile"]);
 }

@@ -1,4 +1,5 @@
 import { type Kysely, sql } from "kysely";
+import { dropEmpty } from "#runtime/database/migrations.ts";
 
 /** Listings and brands. */
 export async function up(db: Kysely<unknown>): Promise<void> {
@@ -54,4 +55,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .addColumn("brand_key", "varchar(191)", (c) => c.primaryKey())
     .addColumn("name", "varchar(60)", (c) => c.notNull())
     .execute();
+}
+
+/** Undoes it, while nothing is listed. */
+export async function down(db: Kysely<unknown>): Promise<void> {
+  await dropEmpty(db, ["brand", "listing"]);
 }

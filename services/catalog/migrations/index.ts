@@ -1,5 +1,5 @@
 import type { Migration } from "#runtime/database/migrations.ts";
-import { up as listings } from "./0001-listings.ts";
+import * as listings from "./0001-listings.ts";
 
 /** The catalog's migrations in order. */
-export const migrations: readonly Migration[] = [{ name: "0001-listings", up: listings }];
+export const migrations: readonly Migration[] = [{ name: "0001-listings", ...listings }];

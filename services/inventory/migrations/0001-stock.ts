@@ -1,4 +1,5 @@
 import { type Kysely, sql } from "kysely";
+import { dropEmpty } from "#runtime/database/migrations.ts";
 
 /** Stock and reservations. */
 export async function up(db: Kysely<unknown>): Promise<void> {
@@ -39,4 +40,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .execute();
   // CheckStock: the lines of a run of listings.
   await db.schema.createIndex("reservation_line_listing").on("reservation_line").column("listing_id").execute();
+}
+
+/** Undoes it, while there is no stock. */
+export async function down(db: Kysely<unknown>): Promise<void> {
+  await dropEmpty(db, ["reservation_line", "reservation", "stock"]);
 }

@@ -1,5 +1,5 @@
 import type { Migration } from "#runtime/database/migrations.ts";
-import { up as stock } from "./0001-stock.ts";
+import * as stock from "./0001-stock.ts";
 
 /** Inventory's migrations in order. */
-export const migrations: readonly Migration[] = [{ name: "0001-stock", up: stock }];
+export const migrations: readonly Migration[] = [{ name: "0001-stock", ...stock }];

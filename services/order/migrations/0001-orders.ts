@@ -1,5 +1,5 @@
 import { type Kysely, sql } from "kysely";
-import type { Migration } from "#runtime/database/migrations.ts";
+import { dropEmpty, type Migration } from "#runtime/database/migrations.ts";
 
 /** Orders, their lines, the steps of their sagas, and the commands that wait for them. */
 export const orders: Migration = {
@@ -43,6 +43,8 @@ export const orders: Migration = {
       .execute();
     await db.schema.createIndex("order_command_order").on("order_command").column("order_id").execute();
   },
+  /** While nothing was ordered. */
+  down: (db) => dropEmpty(db, ["order_command", "saga_step", "order_line", "orders"]),
 };
 
 async function createOrders(db: Kysely<unknown>): Promise<void> {

@@ -124,3 +124,7 @@ async function insertPlatformAccounts(db: Kysely<{ ledger_account: Record<string
   );
   await db.insertInto("ledger_account").values(rows).execute();
 }
+
+/** Why it cannot be undone. */
+export const down =
+  "the ledger holds the marketplace's own accounts from the start, and a transfer is never forgotten. Restore a backup instead.";

@@ -1,4 +1,5 @@
 import { type Kysely, sql } from "kysely";
+import { dropEmpty } from "#runtime/database/migrations.ts";
 
 /** Payments with their lines, and payouts. */
 export async function up(db: Kysely<unknown>): Promise<void> {
@@ -89,4 +90,9 @@ async function createPayouts(db: Kysely<unknown>): Promise<void> {
     .execute();
   // CheckLedger: the sum of amount_minor by currency_code where state = 'PENDING'.
   await db.schema.createIndex("payout_state_index").on("payout").columns(["state", "currency_code", "amount_minor"]).execute();
+}
+
+/** Undoes it, while nothing was paid. */
+export async function down(db: Kysely<unknown>): Promise<void> {
+  await dropEmpty(db, ["payout", "payment_line", "payment"]);
 }

@@ -41,3 +41,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     }
   }
 }
+
+/** Why it cannot be undone. */
+export const down =
+  "every fee that was taken is explained by its schedule, and a schedule is never forgotten. Restore a backup instead.";

@@ -21,3 +21,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .execute();
   // The latest: order by reindex_id desc limit 1; ids are time-ordered.
 }
+
+/** Undoes it; which rebuilds there were is of no use without the table. */
+export async function down(db: Kysely<unknown>): Promise<void> {
+  await db.schema.dropTable("reindex").execute();
+}

@@ -1,5 +1,5 @@
 import type { Migration } from "#runtime/database/migrations.ts";
-import { up as reindex } from "./0001-reindex.ts";
+import * as reindex from "./0001-reindex.ts";
 
 /** Search's migrations in order. */
-export const migrations: readonly Migration[] = [{ name: "0001-reindex", up: reindex }];
+export const migrations: readonly Migration[] = [{ name: "0001-reindex", ...reindex }];
