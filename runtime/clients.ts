@@ -26,7 +26,9 @@ export interface Clients {
 export interface Directory {
   /** Makes services callable in this process: messages are copied, and every duty is done as for a call from outside. */
   host(modules: readonly ServiceModule[]): void;
-  /** The names of all services, in the order of hosting. */
+  /** Makes a service callable that another process runs. */
+  reach(name: string, way: Way): void;
+  /** The names of all services, in the order in which they were made callable. */
   modules(): readonly string[];
   /** The clients of one service, which is known by its tokens: `directory.clientsFor(serviceTokens(keys, "order"))`; `interceptors` see its calls. */
   clientsFor(tokens: ServiceTokenSource, interceptors?: readonly Interceptor[]): Clients;
@@ -34,16 +36,18 @@ export interface Directory {
   transport(service: DescService, module?: string, interceptors?: Interceptor[]): Transport;
 }
 
-interface Hosted {
+/** The way to a service. */
+export interface Way {
+  /** The contracts it implements. */
   readonly services: readonly DescService[];
   open(interceptors: Interceptor[]): Transport;
 }
 
 /** An empty directory whose co-hosted services do their duties with these options. */
 export function createDirectory(options: DispatchOptions): Directory {
-  const hosted = new Map<string, Hosted>();
+  const hosted = new Map<string, Way>();
   const breath = breathing();
-  const find = (service: DescService, module: string | undefined): Hosted => {
+  const find = (service: DescService, module: string | undefined): Way => {
     if (module !== undefined) {
       const found = hosted.get(module);
       if (found === undefined || !found.services.some((s) => s.typeName === service.typeName)) {
@@ -62,15 +66,17 @@ export function createDirectory(options: DispatchOptions): Directory {
     return only[1];
   };
   const modules = () => [...hosted.keys()];
+  const add = (name: string, way: Way) => {
+    if (hosted.has(name)) {
+      throw new Error(`The service "${name}" is hosted twice.`);
+    }
+    hosted.set(name, way);
+  };
   return {
     host(added) {
-      for (const module of added) {
-        if (hosted.has(module.name)) {
-          throw new Error(`The service "${module.name}" is hosted twice.`);
-        }
-        hosted.set(module.name, hostInMemory(module, options, breath));
-      }
+      for (const module of added) add(module.name, hostInMemory(module, options, breath));
     },
+    reach: add,
     modules,
     clientsFor(tokens, seeing = []) {
       const interceptors = [...seeing, identityInterceptor(tokens)];
@@ -85,7 +91,7 @@ export function createDirectory(options: DispatchOptions): Directory {
   };
 }
 
-function hostInMemory(module: ServiceModule, options: DispatchOptions, breath: Interceptor): Hosted {
+function hostInMemory(module: ServiceModule, options: DispatchOptions, breath: Interceptor): Way {
   const { handlers, services } = createDispatch([(router) => module.routes(router)], options);
   const httpClient = createUniversalHandlerClient([...handlers]);
   return {

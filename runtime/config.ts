@@ -91,6 +91,34 @@ const SETTINGS = {
     secret: true,
     read: optional(redisUrl),
   },
+  peersUrl: {
+    variable: "SOUK_PEERS_URL",
+    shown: "URL",
+    initial: "",
+    meaning: "where the services of other processes are: http://souk-{service}:8080, or a list: order=http://…,payment=http://…",
+    read: optional(peersUrl),
+  },
+  keysDir: {
+    variable: "SOUK_KEYS_DIR",
+    shown: "FOLDER",
+    initial: "",
+    meaning: "the folder of the keys, the same for all processes; keys in the data folder unless named",
+    read: optional(folder),
+  },
+  simulatorFile: {
+    variable: "SOUK_SIMULATOR_FILE",
+    shown: "FILE",
+    initial: "",
+    meaning:
+      "the simulated processor's books, the same for all processes with payment; processor.db in the data folder unless named",
+    read: optional(file),
+  },
+  migrate: {
+    variable: "SOUK_MIGRATE",
+    initial: { development: "true", production: "false" },
+    meaning: "a start brings older tables up to date; without, it refuses them: npm run migrate -- up does it",
+    read: yesOrNo,
+  },
   seed: {
     variable: "SOUK_SEED",
     initial: { development: "true", production: "false" },
@@ -125,6 +153,7 @@ const TOOLS_VARIABLES = new Set([
   "SOUK_TOKEN",
   "SOUK_URL",
   "SOUK_LANDED_REF",
+  "SOUK_PROOF_ROUNDS",
   "SOUK_TEST_MYSQL_URL",
   "SOUK_TEST_REDIS_URL",
   "SOUK_TEST_STORE",
@@ -183,16 +212,38 @@ export function readConfig(sources: ConfigSources): { readonly config: Config } 
     );
   }
   const chosen = services.length === 0 ? sources.services : sources.services.filter((name) => services.includes(name));
-  if (chosen.length < sources.services.length) {
-    const missing = sources.services.filter((name) => !chosen.includes(name));
-    problems.push(
-      `Only ${chosen.join(", ") || "none"} would run here, and without Redis events reach no other process. Start all services: leave the names out, or add ${missing.join(", ")}.`,
-    );
-  }
+  checkPartial(sources.services, chosen, values as Values, problems);
   if (problems.length > 0) {
     throw new ConfigError(problems.join("\n"));
   }
   return { config: { ...(values as Values), services: chosen } };
+}
+
+/** What a process needs that runs some of the services only. */
+function checkPartial(all: readonly string[], chosen: readonly string[], values: Values, problems: string[]): void {
+  const elsewhere = all.filter((name) => !chosen.includes(name));
+  if (elsewhere.length === 0) return;
+  const only = `Only ${chosen.join(", ") || "none"} would run here`;
+  if (values.redisUrl === undefined) {
+    problems.push(
+      `${only}, and without Redis events reach no other process. Name it in SOUK_REDIS_URL, or start all services: leave the names out, or add ${elsewhere.join(", ")}.`,
+    );
+    return;
+  }
+  if (values.databaseUrl === undefined) {
+    problems.push(`${only}, and tables in files belong to one process. Name the databases in SOUK_DATABASE_URL.`);
+  }
+  const unreachable = elsewhere.filter((name) => values.peersUrl?.(name) === undefined);
+  if (unreachable.length > 0) {
+    problems.push(
+      `${only}. Name in SOUK_PEERS_URL where the others are reached: ${unreachable.join(", ")}. For example http://souk-{service}:8080.`,
+    );
+  }
+  if (values.keysDir === undefined) {
+    problems.push(
+      `${only}, and processes with keys of their own refuse each other's tokens. Name in SOUK_KEYS_DIR a folder that all of them read.`,
+    );
+  }
 }
 
 type Flags = ReadonlyMap<string, { readonly text: string; readonly written: string }>;
@@ -336,6 +387,11 @@ function folder(text: string): string {
   return resolve(text);
 }
 
+function file(text: string): string {
+  if (text.endsWith("/") || text.includes("\0")) throw new Error("it must be the path of a file");
+  return resolve(text);
+}
+
 function webOrigin(text: string): string {
   const url = URL.parse(text);
   if (
@@ -363,6 +419,34 @@ function databaseUrl(text: string): string {
 function redisUrl(text: string): string {
   if (/^rediss?(\+sentinel|\+cluster)?:\/\/[^/]/.test(text)) return text;
   throw new Error("it must be like redis://:password@host:6379");
+}
+
+/** Where each service is reached, from a pattern for all or a list. */
+function peersUrl(text: string): (service: string) => string | undefined {
+  const refuse = (): never => {
+    throw new Error(
+      "it must be like http://souk-{service}:8080, or a list like order=http://10.0.0.1:8080,payment=http://10.0.0.2:8080",
+    );
+  };
+  const origin = (url: string): string => {
+    try {
+      return webOrigin(url);
+    } catch {
+      return refuse();
+    }
+  };
+  if (!text.includes("=")) {
+    if (!text.includes("{service}")) refuse();
+    origin(text.replaceAll("{service}", "service"));
+    return (service) => webOrigin(text.replaceAll("{service}", service));
+  }
+  const named = new Map(
+    text.split(",").map((part) => {
+      const [, name, url] = /^\s*([a-z]+)=(.+?)\s*$/.exec(part) ?? refuse();
+      return [name as string, origin(url as string)];
+    }),
+  );
+  return (service) => named.get(service);
 }
 
 function optional<T>(read: (text: string) => T): (text: string) => T | undefined {

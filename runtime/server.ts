@@ -16,6 +16,7 @@ import { createHealth, type HealthState, healthRoutes } from "#runtime/health.ts
 import { type Arrival, arrivalKey } from "#runtime/interceptors.ts";
 import { type AnyRequest, type AnyResponse, type ListenerLimits, listen } from "#runtime/listener.ts";
 import type { Log } from "#runtime/log.ts";
+import { SERVICE_HEADER } from "#runtime/peers.ts";
 import { DEFAULT_MAX_REQUEST_BYTES, type MethodPolicy } from "#runtime/policy.ts";
 import { reflectionRoutes } from "#runtime/reflection.ts";
 import { statusFailure } from "#runtime/refusals.ts";
@@ -24,6 +25,8 @@ import type { ServiceModule } from "#runtime/service.ts";
 /** What a server serves, and where. */
 export interface ServerOptions {
   readonly modules: readonly Pick<ServiceModule, "name" | "routes" | "doors">[];
+  /** Contracts that each of several services answers for itself. A call of one names the service it means in the header `x-souk-service`. */
+  readonly inner?: readonly Pick<ServiceModule, "name" | "routes">[];
   /** 0 takes any free port. */
   readonly port: number;
   readonly host: string;
@@ -77,6 +80,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { verifiers: options.verifiers, log: options.log, shutdown: shutdown.signal, builtIn: builtInPolicy },
   );
   const handlers = new Map(dispatch.handlers.map((handler) => [handler.requestPath, handler]));
+  const duties = { verifiers: options.verifiers, log: options.log, shutdown: shutdown.signal };
+  const inner = new Map(
+    (options.inner ?? []).flatMap(({ name, routes }) =>
+      createDispatch([routes], duties).handlers.map((handler) => [`${name}${handler.requestPath}`, handler] as const),
+    ),
+  );
   const corsFor = createCors(options.corsOrigins ?? []);
   const openDoor = createDoors(
     options.modules.flatMap((module) => module.doors ?? []),
@@ -86,7 +95,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const handler = (request: AnyRequest, response: AnyResponse): void => {
     if (corsFor(request, response)) return;
     const path = pathOf(request);
-    const rpc = handlers.get(path);
+    const rpc = handlers.get(path) ?? inner.get(`${request.headers[SERVICE_HEADER]}${path}`);
     if (rpc === undefined) {
       if (!openDoor(request, response)) plainPage(path, request, response, health);
       return;

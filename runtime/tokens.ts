@@ -55,9 +55,27 @@ export interface Keys {
   readonly pageTokens: Uint8Array;
 }
 
-/** Reads the keys in a folder and makes those that are missing. The files are readable by their owner only. */
+/**
+ * Reads the keys in a folder and makes those that are missing. The files are readable by their owner only, unless the folder may not be written: then
+ * whoever mounted it has seen to that.
+ *
+ * @throws Error a sentence, when a key is missing and cannot be made.
+ */
 export async function loadOrCreateKeys(dir: string): Promise<Keys> {
-  await mkdir(dir, { recursive: true, mode: 0o700 });
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    return await keysIn(dir);
+  } catch (cause) {
+    if (!isForbidden(cause)) throw cause;
+    throw new Error(`There are no keys in ${dir}, and none can be made there: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+function isForbidden(error: unknown): boolean {
+  return ["EACCES", "EPERM", "EROFS"].includes((error as NodeJS.ErrnoException).code ?? "");
+}
+
+async function keysIn(dir: string): Promise<Keys> {
   return {
     accounts: await loadOrCreatePair(join(dir, "accounts.pem")),
     services: await loadOrCreatePair(join(dir, "services.pem")),
@@ -90,7 +108,9 @@ async function loadOrCreatePair(path: string): Promise<KeyPair> {
 async function loadOrCreate(path: string, make: () => Promise<string>): Promise<string> {
   for (;;) {
     try {
-      await chmod(path, 0o600);
+      await chmod(path, 0o600).catch((error: unknown) => {
+        if (!isForbidden(error)) throw error;
+      });
       return (await readFile(path, "utf8")).trim();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") {

@@ -9,10 +9,9 @@ import { createLog, type Log } from "#runtime/log.ts";
 import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import { embeddedVerifiers, type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
-import { type Marketplace, openMarketplace } from "./marketplace.ts";
+import { type Marketplace, openMarketplace, SERVICES } from "./marketplace.ts";
 
-/** The services, in the order in which they are wired. */
-export const SERVICES = ["account", "catalog", "inventory", "order", "payment", "search", "ops"] as const;
+export { SERVICES };
 
 const REDIS_WAIT_MS = 5_000;
 
@@ -65,7 +64,7 @@ export async function run(
     const stores = config.stores === "production" ? await productionStores(config) : undefined;
     if (stores) undo.push(() => stores.stop());
     if (stores?.redisUrl) await checkRedis(stores.redisUrl, log);
-    const keys = await loadOrCreateKeys(join(config.dataDir, "keys"));
+    const keys = await loadOrCreateKeys(config.keysDir ?? join(config.dataDir, "keys"));
     const health = createHealth();
     let server: Server | undefined;
     const baseUrl = () => config.publicUrl ?? server?.url ?? "";
@@ -73,6 +72,10 @@ export async function run(
       dataDir: config.dataDir,
       databaseUrl: stores?.databaseUrl,
       redisUrl: stores?.redisUrl,
+      migrate: config.migrate,
+      services: config.services,
+      peerUrl: config.peersUrl,
+      simulatorFile: config.simulatorFile,
       keys,
       clock,
       log,
@@ -83,7 +86,8 @@ export async function run(
     const { port, host, corsOrigins, drainMs } = config;
     const verifiers = embeddedVerifiers(keys);
     const reflection = config.env !== "production";
-    server = await startServer({ modules: marketplace.modules, port, host, verifiers, log, health, reflection, corsOrigins });
+    const { modules, inner } = marketplace;
+    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins });
     undo.push(() => server?.stop(drainMs));
     await marketplace.start();
     return { url: server.url, keys, marketplace, log, stop };

@@ -1,9 +1,16 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { DescService } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
-import { MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
-import { createDirectory, type Directory } from "#runtime/clients.ts";
+import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
+import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { MaintenanceService, OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
+import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
+import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
+import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
+import { type Clients, createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
 import { type Database, openDatabase } from "#runtime/database/database.ts";
 import { type Bus, inProcessBus } from "#runtime/events/bus.ts";
@@ -14,6 +21,7 @@ import { type Jobs, startJobs } from "#runtime/jobs/jobs.ts";
 import type { Log } from "#runtime/log.ts";
 import { maintenance } from "#runtime/maintenance.ts";
 import { type PageTokens, pageTokens } from "#runtime/pages.ts";
+import { openPeers, type Peers } from "#runtime/peers.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { embeddedVerifiers, type Keys, serviceTokens } from "#runtime/tokens.ts";
 import * as accountTables from "./account/entities.ts";
@@ -39,14 +47,44 @@ import { migrations as searchMigrations } from "./search/migrations/index.ts";
 import { search } from "./search/service.ts";
 import { sqliteIndex } from "./search/sqlite/sqlite-index.ts";
 
+/** What the other processes must know of a service that does not run in theirs. */
+interface Outline {
+  readonly contracts: readonly DescService[];
+  /** What it consumes: its own name of each consumer. Relays wait for all of them, wherever they run. */
+  readonly consumers: readonly string[];
+}
+
+/** All services, in the order in which they are wired. */
+const OUTLINES = {
+  account: { contracts: [AccountService, MaintenanceService], consumers: ["account.orders"] },
+  catalog: { contracts: [CatalogService, MaintenanceService], consumers: ["catalog.stock"] },
+  inventory: { contracts: [InventoryService, MaintenanceService], consumers: [] },
+  order: { contracts: [OrderService, MaintenanceService], consumers: [] },
+  payment: { contracts: [PaymentService, MaintenanceService], consumers: [] },
+  search: { contracts: [SearchService, MaintenanceService], consumers: ["search.index"] },
+  ops: { contracts: [OpsService], consumers: [] },
+} as const satisfies Readonly<Record<string, Outline>>;
+
+type ServiceName = keyof typeof OUTLINES;
+/** The names of all services, in the order in which they are wired. */
+export const SERVICES = Object.keys(OUTLINES) as readonly ServiceName[];
+
 /** What a marketplace is opened with. */
 export interface MarketplaceOptions {
   /** Where its files stand; undefined keeps them in temporary files that go when it stops. */
   readonly dataDir: string | undefined;
   /** Names the database of each service; SQLite files in `dataDir` unless given. */
   readonly databaseUrl?: ((service: string) => string) | undefined;
+  /** False refuses tables that are older than the program; true unless given. */
+  readonly migrate?: boolean | undefined;
   /** Names the Redis that carries events; they stay in the process unless given. */
   readonly redisUrl?: string | undefined;
+  /** The services that run here; all unless given. */
+  readonly services?: readonly string[] | undefined;
+  /** Where a service that runs elsewhere is reached, such as "http://souk-order:8080". Needed unless all run here. */
+  readonly peerUrl?: ((service: string) => string | undefined) | undefined;
+  /** The simulated processor's books; in `dataDir` unless given. */
+  readonly simulatorFile?: string | undefined;
   readonly keys: Keys;
   readonly clock: Clock;
   readonly log: Log;
@@ -58,9 +96,11 @@ export interface MarketplaceOptions {
   readonly interceptors?: (service: string) => readonly Interceptor[];
 }
 
-/** All services in one process, wired: the one place that knows every service. */
+/** The services of one process, wired: the one place that knows every service. */
 export interface Marketplace {
   readonly modules: readonly ServiceModule[];
+  /** What several of the services answer by the same contract: on a port a call of it names its service. */
+  readonly inner: readonly Pick<ServiceModule, "name" | "routes">[];
   readonly directory: Directory;
   /** Starts what works by itself: workers, consumers, relays, jobs. Call it once the server listens. */
   start(): Promise<void>;
@@ -70,67 +110,113 @@ export interface Marketplace {
   stop(): Promise<void>;
 }
 
-/** Opens every database, bringing its tables up to date, and wires the services. Nothing runs by itself before `start`. */
+/** Opens the databases of the services, bringing their tables up to date, and wires them. Nothing runs by itself before `start`. */
 export async function openMarketplace(options: MarketplaceOptions): Promise<Marketplace> {
-  const { keys, clock, log } = options;
+  const { keys, clock, log, services = SERVICES, redisUrl } = options;
   const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
+  const closing: (() => void)[] = [];
   const part = (service: string) => ({
     clients: directory.clientsFor(serviceTokens(keys, service), options.interceptors?.(service)),
     log: log.child({ service }),
     clock,
     pages,
   });
-  const open = openWith(options);
-  const [accounts, listings, units, orders, payments, searches] = await Promise.all([
-    open("account", accountTables.entities, accountMigrations),
-    open("catalog", catalogTables.entities, catalogMigrations),
-    open("inventory", inventoryTables.entities, inventoryMigrations),
-    open("order", orderTables.entities, orderMigrations),
-    open("payment", paymentTables.entities, paymentMigrations),
-    open("search", searchTables.entities, searchMigrations),
-  ]);
-  const processor = openSimulator({ file: fileIn(options.dataDir, "processor.db"), clock, baseUrl: options.baseUrl });
-  const indexFolder = folderOf(options.dataDir);
-  const modules: readonly ServiceModule[] = [
-    account({ ...part("account"), database: accounts }),
-    catalog({ ...part("catalog"), database: listings }),
-    inventory({ ...part("inventory"), database: units }),
-    order({ ...part("order"), database: orders }),
-    payment({ ...part("payment"), database: payments, processor, doors: simulatorDoors(processor) }),
-    search({ ...part("search"), database: searches, index: (hooks) => sqliteIndex({ folder: indexFolder.path, log, ...hooks }) }),
-    ops({ ...part("ops"), services: ["account", "catalog", "inventory", "order", "payment", "search"] }),
-  ];
-  // What services answer about themselves is for ops alone and has no place on a port that serves them all.
-  directory.host(modules.map((module) => withMaintenance(module, pages)));
-  const consumers = modules.flatMap((module) => module.consumers.map(({ consumer }) => consumer));
-  const { redisUrl } = options;
+  const make = makersOf({ options, part, open: openWith(options), closing });
+  const modules = await Promise.all(SERVICES.filter((name) => services.includes(name)).map((name) => make[name]()));
+  const inner = modules.flatMap(({ name, database }) => (database === undefined ? [] : [maintenanceOf(name, database, pages)]));
+  directory.host(modules.map((module) => joined(module, inner)));
+  const peers = openPeers({ urlOf: peerUrlOf(options), log });
+  reachOthers(directory, peers, modules);
+  closing.push(() => peers.close());
+  const consumers = SERVICES.flatMap((name): readonly string[] => OUTLINES[name].consumers);
   const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers });
-  return running(modules, directory, bus, options, () => {
-    processor.close();
-    indexFolder.remove();
+  return running({ modules, inner, directory }, bus, options, () => {
+    for (const close of closing) close();
   });
 }
 
-function withMaintenance(module: ServiceModule, pages: PageTokens): ServiceModule {
-  const { database } = module;
-  if (database === undefined) return module;
+/** What services are made of. */
+interface Making {
+  readonly options: MarketplaceOptions;
+  readonly part: (service: string) => { clients: Clients; log: Log; clock: Clock; pages: PageTokens };
+  readonly open: ReturnType<typeof openWith>;
+  /** What to do when all have ended. */
+  readonly closing: (() => void)[];
+}
+
+/** How each service is made. */
+function makersOf({ options, part, open, closing }: Making): Readonly<Record<ServiceName, () => Promise<ServiceModule>>> {
+  const { dataDir, clock, baseUrl, log } = options;
+  return {
+    account: async () =>
+      account({ ...part("account"), database: await open("account", accountTables.entities, accountMigrations) }),
+    catalog: async () =>
+      catalog({ ...part("catalog"), database: await open("catalog", catalogTables.entities, catalogMigrations) }),
+    inventory: async () =>
+      inventory({ ...part("inventory"), database: await open("inventory", inventoryTables.entities, inventoryMigrations) }),
+    order: async () => order({ ...part("order"), database: await open("order", orderTables.entities, orderMigrations) }),
+    async payment() {
+      const database = await open("payment", paymentTables.entities, paymentMigrations);
+      const processor = openSimulator({ file: options.simulatorFile ?? fileIn(dataDir, "processor.db"), clock, baseUrl });
+      closing.push(() => processor.close());
+      return payment({ ...part("payment"), database, processor, doors: simulatorDoors(processor) });
+    },
+    async search() {
+      const database = await open("search", searchTables.entities, searchMigrations);
+      const folder = folderOf(dataDir);
+      closing.push(() => folder.remove());
+      return search({ ...part("search"), database, index: (hooks) => sqliteIndex({ folder: folder.path, log, ...hooks }) });
+    },
+    ops: async () =>
+      ops({
+        ...part("ops"),
+        services: SERVICES.filter((name) => (OUTLINES[name].contracts as readonly DescService[]).includes(MaintenanceService)),
+      }),
+  };
+}
+
+function peerUrlOf({ peerUrl }: MarketplaceOptions): (service: string) => string {
+  return (service) => {
+    const url = peerUrl?.(service);
+    if (url === undefined) throw new Error(`The service "${service}" does not run here, and nothing says where it is reached.`);
+    return url;
+  };
+}
+
+/** Makes the services callable that other processes run. */
+function reachOthers(directory: Directory, peers: Peers, modules: readonly ServiceModule[]): void {
+  for (const name of SERVICES) {
+    if (modules.some((module) => module.name === name)) continue;
+    directory.reach(name, { services: OUTLINES[name].contracts, open: (interceptors) => peers.open(name, interceptors) });
+  }
+}
+
+/** What a service answers the ops service about itself. */
+function maintenanceOf(name: string, database: Database, pages: PageTokens): Pick<ServiceModule, "name" | "routes"> {
+  return { name, routes: (router) => void router.service(MaintenanceService, maintenance(database, pages)) };
+}
+
+/** A service with all its contracts, for calls in memory, which name their service. */
+function joined(module: ServiceModule, inner: Marketplace["inner"]): ServiceModule {
+  const own = inner.find(({ name }) => name === module.name);
+  if (own === undefined) return module;
   return {
     ...module,
     routes(router) {
       module.routes(router);
-      router.service(MaintenanceService, maintenance(database, pages));
+      own.routes(router);
     },
   };
 }
 
-function openWith({ dataDir, databaseUrl, clock, log }: MarketplaceOptions) {
+function openWith({ dataDir, databaseUrl, migrate = true, clock, log }: MarketplaceOptions) {
   const urlOf = databaseUrl ?? ((service: string) => `sqlite:${fileIn(dataDir, `${service}.db`)}`);
   return <const E extends Parameters<typeof openDatabase>[0]["entities"]>(
     service: string,
     entities: E,
     migrations: Parameters<typeof openDatabase>[0]["migrations"],
-  ) => openDatabase<E>({ service, url: urlOf(service), entities, migrations, clock, log });
+  ) => openDatabase<E>({ service, url: urlOf(service), entities, migrations, migrate, clock, log });
 }
 
 function fileIn(dataDir: string | undefined, name: string): string {
@@ -146,18 +232,17 @@ function folderOf(dataDir: string | undefined): { path: string; remove(): void }
 
 /** The moving parts, and the order in which they begin and end. */
 function running(
-  modules: readonly ServiceModule[],
-  directory: Directory,
+  wired: Pick<Marketplace, "modules" | "inner" | "directory">,
   bus: Bus,
   { health, log }: MarketplaceOptions,
   close: () => void,
 ): Marketplace {
+  const { modules } = wired;
   const relays: Relay[] = [];
   const jobs: Jobs[] = [];
   for (const { name } of modules) health?.add(name);
   return {
-    modules,
-    directory,
+    ...wired,
     async start() {
       // Consumers first: an event that nobody takes yet would count as taken by all.
       for (const module of modules) for (const consumer of module.consumers) bus.subscribe(consumer);

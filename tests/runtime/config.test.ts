@@ -91,9 +91,47 @@ describe("the configuration", () => {
     read([], { SOUK_TOKEN: "t", PATH: "/bin" });
   });
 
-  it("refuses a partial start, since events in one process reach nobody else", () => {
+  it("refuses a partial start without Redis, since events in one process reach nobody else", () => {
     assert.match(refused(["order"]), /Only order would run here.*Redis.*add catalog\./s);
     assert.deepEqual(read(["order", "catalog"]).services, services);
+  });
+
+  describe("a partial start", () => {
+    const whole = {
+      SOUK_REDIS_URL: "redis://localhost",
+      SOUK_DATABASE_URL: "mariadb://u:p@db/souk_{service}",
+      SOUK_PEERS_URL: "http://souk-{service}:8080",
+      SOUK_KEYS_DIR: "/keys",
+    };
+    const without = (name: keyof typeof whole, instead?: string) => refused(["order"], { ...whole, [name]: instead });
+
+    it("knows where the other services are, by one pattern or by name", () => {
+      const { services: here, peersUrl, keysDir } = read(["order"], whole);
+      assert.deepEqual([here, peersUrl?.("catalog"), keysDir], [["order"], "http://souk-catalog:8080", "/keys"]);
+      const listed = read(["order"], { ...whole, SOUK_PEERS_URL: "catalog=https://a.example, payment=http://10.0.0.2:81" });
+      assert.deepEqual(listed.peersUrl?.("catalog"), "https://a.example");
+      assert.deepEqual(listed.peersUrl?.("payment"), "http://10.0.0.2:81");
+    });
+
+    it("names the services it cannot reach, and what else it lacks", () => {
+      assert.match(without("SOUK_PEERS_URL"), /SOUK_PEERS_URL.*catalog/);
+      assert.match(without("SOUK_PEERS_URL", "payment=http://10.0.0.2"), /SOUK_PEERS_URL.*catalog/);
+      assert.match(without("SOUK_DATABASE_URL"), /SOUK_DATABASE_URL/);
+      assert.match(without("SOUK_KEYS_DIR"), /SOUK_KEYS_DIR/);
+    });
+
+    it("refuses addresses it does not understand", () => {
+      for (const url of [
+        "http://souk:8080",
+        "souk-{service}:8080",
+        "http://souk-{service}/api",
+        "catalog=",
+        "=http://a",
+        "catalog=x",
+      ]) {
+        assert.match(without("SOUK_PEERS_URL", url), /it must be like http:\/\/souk-\{service\}:8080/, url);
+      }
+    });
   });
 
   it("refuses production on embedded parts and names what each needs", () => {
