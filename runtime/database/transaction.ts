@@ -49,8 +49,18 @@ export interface Transaction<Tables = unknown> {
   answerError(requestKey: string, error: ConnectError): void;
   /** Drops a claim without an answer: the next repeat starts anew. Only where the first try certainly had no effect. */
   forget(requestKey: string): void;
+  /** Says that readers see another version of something from the commit on: caches in this process hear of it, through `Database.onCommit`. */
+  changed(change: VersionChange): void;
   /** Runs something in this process after the commit (never after a rollback); errors in it are logged. */
   afterCommit(work: () => void): void;
+}
+
+/** A new version of something that readers see. */
+export interface VersionChange {
+  /** What it is, such as "listing". */
+  readonly kind: string;
+  readonly id: string;
+  readonly version: number;
 }
 
 /** What a transaction changed that others in this process wait for. */
@@ -59,6 +69,7 @@ export interface Committed {
   /** The earliest due time of a job scheduled; undefined when none was. */
   readonly earliestDueTime: number | undefined;
   readonly answeredKeys: readonly string[];
+  readonly changes: readonly VersionChange[];
   readonly afterCommit: readonly (() => void)[];
 }
 
@@ -85,6 +96,7 @@ export class OpenTransaction implements Transaction {
   #traceparent: string;
   readonly #jobs = new Map<string, NewJob | JobName>();
   readonly #answers: Answer[] = [];
+  readonly #changes: VersionChange[] = [];
   readonly #afterCommit: (() => void)[] = [];
   #em: SqlEntityManager | undefined;
 
@@ -133,6 +145,10 @@ export class OpenTransaction implements Transaction {
     this.#answers.push({ key: requestKey, state: "forgotten", answer: null });
   }
 
+  changed(change: VersionChange): void {
+    this.#changes.push(change);
+  }
+
   afterCommit(work: () => void): void {
     this.#afterCommit.push(work);
   }
@@ -157,6 +173,7 @@ export class OpenTransaction implements Transaction {
       appended: this.#events.length > 0,
       earliestDueTime,
       answeredKeys: this.#answers.map((answer) => answer.key),
+      changes: this.#changes,
       afterCommit: this.#afterCommit,
     };
   }
