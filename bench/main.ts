@@ -24,6 +24,11 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     rounds: 15,
     run: async (options) => (await import("./stores.ts")).stores(options),
   },
+  "hot-unit": {
+    measures: "decisions a second on one hot unit, against an entity read with FOR UPDATE",
+    rounds: 7,
+    run: async (options) => (await import("./hot-unit.ts")).hotUnit(options),
+  },
 };
 
 const HELP = `npm run bench -- [NAME] [--rounds N]

@@ -19,7 +19,7 @@ import { gathered } from "./gathered.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
 import { openStore } from "./open-store.ts";
-import { CommandKnown, checkSame, commandOf, insertPending, readAnswer } from "./replay.ts";
+import { CommandKnown, checkSame, commandKey, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import type { Store } from "./store.ts";
 import type { ReplayTable, RuntimeTables } from "./tables.ts";
@@ -343,12 +343,11 @@ class OpenDatabase implements Database {
     context: HandlerContext,
     output: D,
   ): Promise<MessageShape<D> | undefined> {
-    const command = commandOf(request, context);
-    const row = await this.#replayRow(command.key);
+    const row = await this.#replayRow(commandKey(request, context));
     if (row === undefined || row.expire_time <= this.clock.now()) {
       return undefined;
     }
-    checkSame(row, command);
+    checkSame(row, commandOf(request, context));
     return readAnswer(row, output);
   }
 

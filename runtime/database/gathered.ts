@@ -2,8 +2,8 @@ import { refuseBesideTransaction } from "./scope.ts";
 
 /** Keys that one statement asks for. */
 const KEYS_MAX = 250;
-/** Statements under way at once: who asks while they are, is gathered for the next. */
-const STATEMENTS_MAX = 2;
+/** Who asks while a statement is under way is gathered for the next one, but waits no longer than this for a slow one. */
+const GATHER_MAX_MS = 50;
 
 /** A read of rows by key. */
 export interface GatheredRead<R> {
@@ -18,25 +18,26 @@ export interface GatheredRead<R> {
  */
 export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => Promise<R | undefined> {
   const asked = new Map<string, PromiseWithResolvers<R | undefined>>();
-  let underWay = 0;
-  let planned = false;
+  let busy = false;
 
   function plan(): void {
-    if (!planned && underWay < STATEMENTS_MAX && asked.size > 0) {
-      planned = true;
+    if (!busy && asked.size > 0) {
+      busy = true;
       // Who asks in the same turn of the event loop comes along.
       setImmediate(send);
     }
   }
 
   async function send(): Promise<void> {
-    planned = false;
     const batch = [...asked].slice(0, KEYS_MAX);
     for (const [key] of batch) {
       asked.delete(key);
     }
-    underWay++;
-    plan();
+    const free = once(() => {
+      busy = false;
+      plan();
+    });
+    const slow = setTimeout(free, GATHER_MAX_MS);
     try {
       const rows = new Map((await read(batch.map(([key]) => key))).map((row) => [keyOf(row), row]));
       for (const [key, { resolve }] of batch) {
@@ -47,8 +48,8 @@ export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => 
         reject(error);
       }
     } finally {
-      underWay--;
-      plan();
+      clearTimeout(slow);
+      free();
     }
   }
 
@@ -61,5 +62,15 @@ export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => 
       plan();
     }
     return question.promise;
+  };
+}
+
+function once(work: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) {
+      done = true;
+      work();
+    }
   };
 }

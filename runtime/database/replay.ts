@@ -13,7 +13,7 @@ export const REPLAY_MS = 30 * 24 * 3600 * 1000;
 
 /** One command as replay sees it. */
 export interface Command {
-  /** Caller and request_id: what the answer is stored under. */
+  /** See `commandKey`. */
   readonly key: string;
   readonly hash: string;
   readonly output: DescMessage;
@@ -24,30 +24,34 @@ export interface Command {
 /** Thrown inside the transaction when the command is already known; ends it, so that the stored answer can be read. */
 export class CommandKnown extends Error {}
 
-/**
- * The replay identity of a request.
- *
- * A service is one caller whichever account it acts for: a saga's step repeated by a job, when no account is at hand any more, must meet
- * the first try. (So a service makes ids of its own and never passes on an account's.)
- */
+/** The replay identity of a request. */
 export function commandOf(request: Message, context: HandlerContext): Command {
-  const call = callOf(context);
-  const requestId = (request as Message & { requestId?: unknown }).requestId;
-  if (typeof requestId !== "string" || requestId === "") {
-    throw new Error(`${context.method.parent.typeName}/${context.method.name} is a command without a request_id.`);
-  }
   const hash = createHash("sha256")
     .update(`${context.method.parent.typeName}/${context.method.name}\0`)
     .update(toBinary(context.method.input, request))
     .digest("hex");
   const traceparent = context.requestHeader.get("traceparent") ?? "";
   return {
-    key: `${callerName(call)}/${requestId}`,
+    key: commandKey(request, context),
     hash,
     output: context.method.output,
-    call,
+    call: callOf(context),
     traceparent: traceparent.length <= 256 ? traceparent : "",
   };
+}
+
+/**
+ * What a command's answer is stored under: caller and request_id.
+ *
+ * A service is one caller whichever account it acts for: a saga's step repeated by a job, when no account is at hand any more, must meet
+ * the first try. (So a service makes ids of its own and never passes on an account's.)
+ */
+export function commandKey(request: Message, context: HandlerContext): string {
+  const requestId = (request as Message & { requestId?: unknown }).requestId;
+  if (typeof requestId !== "string" || requestId === "") {
+    throw new Error(`${context.method.parent.typeName}/${context.method.name} is a command without a request_id.`);
+  }
+  return `${callerName(callOf(context))}/${requestId}`;
 }
 
 function callerName(call: Call): string {

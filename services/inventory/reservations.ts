@@ -53,16 +53,22 @@ export function wantedOf(request: ReserveRequest): Wanted {
 
 /** The reservation with its lines; undefined when there is none. */
 export async function loadReservation(sql: Kysely<InventoryTables>, reservationId: string): Promise<Reserved | undefined> {
-  const row = await sql.selectFrom("reservation").selectAll().where("reservation_id", "=", reservationId).executeTakeFirst();
-  if (row === undefined) {
+  const rows = await sql
+    .selectFrom("reservation as r")
+    .leftJoin("reservation_line as l", "l.reservation_id", "r.reservation_id")
+    .selectAll("r")
+    .select(["l.listing_id", "l.units"])
+    .where("r.reservation_id", "=", reservationId)
+    .orderBy("l.listing_id")
+    .execute();
+  const [first] = rows;
+  if (first === undefined) {
     return undefined;
   }
-  const lines = await sql
-    .selectFrom("reservation_line")
-    .select(["listing_id as listingId", "units"])
-    .where("reservation_id", "=", reservationId)
-    .orderBy("listing_id")
-    .execute();
+  const { listing_id: _listing, units: _units, ...row } = first;
+  const lines = rows.flatMap(({ listing_id: listingId, units }) =>
+    listingId === null || units === null ? [] : [{ listingId, units }],
+  );
   return { row, lines };
 }
 
