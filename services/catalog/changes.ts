@@ -64,7 +64,10 @@ export function change(tx: CatalogTransaction, row: ListingRow, set: Partial<Lis
   if (set.state !== undefined && set.state !== row.state && !mayBecome(row.state, set.state)) {
     throw new Error(`a listing in state ${row.state} cannot become ${set.state}.`);
   }
-  return record(tx, row, { ...set, update_time: tx.now, version: row.version + 1 });
+  return record(tx, row, { ...set, update_time: tx.now, version: row.version + 1 }).then((changed) => {
+    tx.changed({ kind: "listing", id: changed.listing_id, version: changed.version });
+    return changed;
+  });
 }
 
 /** Tells what happened to a listing, with the listing as it is now. */

@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
+import type { Compilable, CompiledQuery } from "kysely";
 import type {
   BatchGetListingsRequest,
   BatchGetListingsResponseSchema,
@@ -11,13 +12,16 @@ import type {
   ScanListingsRequest,
   ScanListingsResponseSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
-import { accountIfAny, accountOf, type Call, callOf } from "#runtime/call.ts";
+import { cacheStores, type OpenCacheStore } from "#runtime/cache/stores.ts";
+import { accountIfAny, accountOf, type Call, callOf, isOperator, isService } from "#runtime/call.ts";
+import { compiled } from "#runtime/database/compiled.ts";
 import { fail } from "#runtime/errors.ts";
-import { afterPosition, cutPage, type PageTokens, type PageValue, pageSizeOf, type SortColumn } from "#runtime/pages.ts";
+import { afterPosition, cutPage, type PageTokens, pageSizeOf, type SortColumn } from "#runtime/pages.ts";
 import { pageOfBrands } from "./brands.ts";
 import type { CatalogDatabase } from "./entities.ts";
 import { LISTING_NOT_FOUND } from "./errors.ts";
-import { maySee, type ReadRow, readColumns, toListing } from "./listings.ts";
+import { type ReadRow, readColumns, toListing } from "./listings.ts";
+import { isShown, publicView } from "./public-view.ts";
 import { allStates, publicStates, type State, stateFromProto } from "./states.ts";
 
 const PAGE = { standard: 20, max: 100 };
@@ -27,50 +31,108 @@ const NEWEST_FIRST: readonly SortColumn<"create_time" | "listing_id">[] = [
   { column: "listing_id", direction: "desc" },
 ];
 
-/** The catalog's questions. Hot ones, so each is one statement by Kysely on an index that answers it. */
-export function catalogReads(database: Pick<CatalogDatabase, "sql">, pages: PageTokens) {
-  // Compiled once: building the statement costs more than running it.
-  const point = database.sql.selectFrom("listing").select(readColumns).where("listing_id", "=", "").compile();
+/** The states of a page, each with a run of rows of its own. */
+interface RunsOfStates {
+  readonly sellerId: string;
+  readonly limit: number;
+  /** The last row of the page before. */
+  readonly time: number;
+  readonly listingId: string;
+}
 
-  const pageOfState = (sellerId: string, state: State, after: PageValue[] | undefined, limit: number): Promise<ReadRow[]> => {
+/**
+ * The catalog's questions. Hot ones, so each is one statement by Kysely on an index that answers it, compiled once. What the public sees of a listing is
+ * remembered, for the public: sellers see their own as the table has them, and so do operators and services, who decide by what they read.
+ */
+export function catalogReads(
+  database: CatalogDatabase,
+  pages: PageTokens,
+  openCacheStore: OpenCacheStore = cacheStores({ redisUrl: undefined, log: database.log }),
+) {
+  const { sql } = database;
+  const select = () => sql.selectFrom("listing").select(readColumns);
+  const point = compiled<{ listingId: string }, ReadRow>(({ listingId }) => select().where("listing_id", "=", listingId));
+  const batch = batches((listingIds) => select().where("listing_id", "in", listingIds));
+  const run = (state: State, { sellerId, limit, time, listingId }: RunsOfStates, follows: boolean) => {
     // By the index listing_seller: each state is a run of rows in the order asked for, so nothing is sorted and nothing skipped.
-    let query = database.sql.selectFrom("listing").select(readColumns).where("seller_id", "=", sellerId).where("state", "=", state);
-    if (after !== undefined) {
+    let query = select().where("seller_id", "=", sellerId).where("state", "=", state);
+    if (follows) {
       // The first condition bounds the walk over the index; the second one is exact.
-      query = query.where("create_time", "<=", after[0] as number).where((eb) => afterPosition(eb, NEWEST_FIRST, after));
+      query = query.where("create_time", "<=", time).where((eb) => afterPosition(eb, NEWEST_FIRST, [time, listingId]));
     }
-    return query.orderBy("create_time", "desc").orderBy("listing_id", "desc").limit(limit).execute();
+    return query.orderBy("create_time", "desc").orderBy("listing_id", "desc").limit(limit);
+  };
+  const runs = new Map<string, (values: RunsOfStates) => CompiledQuery<ReadRow>>();
+  /** One statement for the runs of several states; at most one page of each is sorted together. */
+  const pageOf = (states: readonly [State, ...State[]], follows: boolean) => {
+    const name = `${states.join()} ${follows}`;
+    const known = runs.get(name);
+    if (known !== undefined) return known;
+    const made = compiled<RunsOfStates, ReadRow>((values) => {
+      const [first, ...others] = states;
+      if (others.length === 0) return run(first, values, follows);
+      const part = (state: State) => sql.selectFrom(run(state, values, follows).as("run")).select(readColumns);
+      return others
+        .reduce((all, state) => all.unionAll(part(state)), part(first))
+        .orderBy("create_time", "desc")
+        .orderBy("listing_id", "desc")
+        .limit(values.limit);
+    });
+    runs.set(name, made);
+    return made;
+  };
+
+  const read = async (listingIds: readonly string[]): Promise<readonly ReadRow[]> => {
+    const [listingId] = listingIds;
+    const query = listingIds.length === 1 && listingId !== undefined ? point({ listingId }) : batch(listingIds);
+    return (await sql.executeQuery(query)).rows;
+  };
+  const view = publicView(database, openCacheStore, read);
+
+  /** What the caller may see of the listings, by id. */
+  const visible = async (call: Call, listingIds: readonly string[]): Promise<Map<string, Listing>> => {
+    const found = new Map<string, Listing>();
+    let fromTable = listingIds;
+    if (!isService(call) && !isOperator(call)) {
+      const account = accountIfAny(call);
+      const own: string[] = [];
+      for (const [index, listing] of (await view.get(listingIds)).entries()) {
+        const listingId = listingIds[index] as string;
+        if (listing.sellerId === account) own.push(listingId);
+        else if (isShown(listing)) found.set(listingId, listing);
+      }
+      fromTable = own;
+    }
+    if (fromTable.length > 0) {
+      for (const row of await read(fromTable)) found.set(row.listing_id, toListing(row));
+    }
+    return found;
   };
 
   return {
+    /** Hears of changes that the process which made them could not tell the cache. */
+    consumer: view.consumer,
+    close: view.close,
+
     /** One listing, by the primary key. */
     async getListing(call: Call, listingId: string): Promise<Listing> {
-      const { rows } = await database.sql.executeQuery<ReadRow>({ ...point, parameters: [listingId] });
-      const [row] = rows;
-      if (row === undefined || !maySee(call, row)) {
-        return fail(LISTING_NOT_FOUND, { metadata: { listing_id: listingId } });
-      }
-      return toListing(row);
+      const listing = (await visible(call, [listingId])).get(listingId);
+      return listing ?? fail(LISTING_NOT_FOUND, { metadata: { listing_id: listingId } });
     },
 
     async batchGetListings(
       call: Call,
       request: BatchGetListingsRequest,
     ): Promise<MessageInitShape<typeof BatchGetListingsResponseSchema>> {
-      const rows = await database.sql
-        .selectFrom("listing")
-        .select(readColumns)
-        .where("listing_id", "in", request.listingIds)
-        .execute();
-      const byId = new Map(rows.map((row) => [row.listing_id, row]));
+      const found = await visible(call, [...new Set(request.listingIds)]);
       const listings: Listing[] = [];
       const missingListingIds: string[] = [];
       for (const listingId of request.listingIds) {
-        const row = byId.get(listingId);
-        if (row === undefined || !maySee(call, row)) {
+        const listing = found.get(listingId);
+        if (listing === undefined) {
           missingListingIds.push(listingId);
         } else {
-          listings.push(toListing(row));
+          listings.push(listing);
         }
       }
       return { listings, missingListingIds };
@@ -86,13 +148,14 @@ export function catalogReads(database: Pick<CatalogDatabase, "sql">, pages: Page
       const after = pages.decode(context.method, request);
       const visible = accountIfAny(call) === sellerId ? allStates : publicStates;
       const asked = request.states.map(stateFromProto);
-      const states = visible.filter((state) => asked.length === 0 || asked.includes(state));
-      const runs = await Promise.all(states.map((state) => pageOfState(sellerId, state, after, size + 1)));
-      const merged = runs
-        .flat()
-        .sort(newestFirst)
-        .slice(0, size + 1);
-      const { rows, nextPageToken } = cutPage(merged, size, (last) =>
+      const [first, ...others] = visible.filter((state) => asked.length === 0 || asked.includes(state));
+      if (first === undefined) {
+        return { listings: [], nextPageToken: "" };
+      }
+      const [time = 0, last = ""] = (after ?? []) as [number, string];
+      const query = pageOf([first, ...others], after !== undefined)({ sellerId, limit: size + 1, time, listingId: last });
+      const found = (await sql.executeQuery(query)).rows;
+      const { rows, nextPageToken } = cutPage(found, size, (last) =>
         pages.encode(context.method, request, [last.create_time, last.listing_id]),
       );
       return { listings: rows.map(toListing), nextPageToken };
@@ -136,6 +199,15 @@ export function catalogReads(database: Pick<CatalogDatabase, "sql">, pages: Page
   };
 }
 
-function newestFirst(a: ReadRow, b: ReadRow): number {
-  return b.create_time - a.create_time || (a.listing_id < b.listing_id ? 1 : -1);
+/** Statements for any number of ids, compiled once for each number. */
+function batches(build: (listingIds: string[]) => Compilable<ReadRow>): (listingIds: readonly string[]) => CompiledQuery<ReadRow> {
+  const byCount = new Map<number, CompiledQuery<ReadRow>>();
+  return (listingIds) => {
+    let query = byCount.get(listingIds.length);
+    if (query === undefined) {
+      query = build([...listingIds]).compile();
+      byCount.set(listingIds.length, query);
+    }
+    return { ...query, parameters: listingIds };
+  };
 }

@@ -7,6 +7,7 @@ import {
   ListingDraftSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import type { OpenCacheStore } from "#runtime/cache/stores.ts";
 import { accountOf, callOf } from "#runtime/call.ts";
 import { type Clients, forCall } from "#runtime/clients.ts";
 import { failure, INVALID_REQUEST, reasonOf } from "#runtime/errors.ts";
@@ -33,17 +34,19 @@ export interface CatalogDependencies {
   readonly database: CatalogDatabase;
   readonly clients: Clients;
   readonly pages: PageTokens;
+  /** Where what was read is remembered; in the process unless given. */
+  readonly openCacheStore?: OpenCacheStore;
 }
 
 /** The longest message of a result in a batch. */
 const MESSAGE_MAX = 1_000;
 
 /** The catalog: what is offered, by whom, in which condition, for how much. */
-export function catalog({ database, clients, pages }: CatalogDependencies): ServiceModule {
+export function catalog({ database, clients, pages, openCacheStore }: CatalogDependencies): ServiceModule {
   const categories = categoryTree(categoryRows);
   const validation = createValidation([ListingDraftSchema]);
   const inventory = clients.of(InventoryService);
-  const reads = catalogReads(database, pages);
+  const reads = catalogReads(database, pages, openCacheStore);
   const publish = publishing(database, inventory);
   const { withdraw, job: withdrawJob } = withdrawals(database, inventory);
 
@@ -59,10 +62,11 @@ export function catalog({ database, clients, pages }: CatalogDependencies): Serv
   return {
     name: "catalog",
     database,
-    consumers: [stockConsumer(database)],
+    consumers: [stockConsumer(database), reads.consumer],
     jobs: [withdrawJob],
     recurring: [],
     start: () => seedBrands(database),
+    stop: async () => reads.close(),
     routes(router) {
       router.service(CatalogService, {
         async createListing(request, context) {

@@ -1,0 +1,28 @@
+import type { Log } from "#runtime/log.ts";
+import { MemoryStore } from "./memory-store.ts";
+import { NearStore } from "./near-store.ts";
+import { RedisStore } from "./redis-store.ts";
+import type { CacheStore, Codec } from "./store.ts";
+
+/** What the store in the process holds beside Redis: little, and not for long, because a mark of another process may be lost. */
+const NEAR = { maxBytes: 16 * 1024 * 1024, ttlMaxMs: 1_000 };
+
+/** What a cache keeps, and how much of it fits into the process. */
+export interface Kept<T> {
+  readonly codec: Codec<T>;
+  /** What a value takes in memory, about, in bytes. */
+  readonly sizeOf: (value: T) => number;
+  /** The most that a store in the process may take, in bytes. */
+  readonly maxBytes: number;
+}
+
+/** Opens the store of a cache; the cache closes it. */
+export type OpenCacheStore = <T>(kept: Kept<T>) => CacheStore<T>;
+
+/** Stores in Redis, with a small one in the process before each; without a Redis they are in the process alone. */
+export function cacheStores({ redisUrl, log }: { redisUrl: string | undefined; log: Log }): OpenCacheStore {
+  return ({ codec, sizeOf, maxBytes }) =>
+    redisUrl === undefined
+      ? new MemoryStore({ maxBytes, sizeOf })
+      : new NearStore(new MemoryStore({ ...NEAR, sizeOf }), new RedisStore({ url: redisUrl, log, codec }));
+}
