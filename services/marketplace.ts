@@ -10,6 +10,7 @@ import { MaintenanceService, OpsService } from "#gen/marketplace/ops/v1/ops_pb.t
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
+import { cacheStores } from "#runtime/cache/stores.ts";
 import { type Clients, createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
 import { type Database, openDatabase } from "#runtime/database/database.ts";
@@ -57,7 +58,7 @@ interface Outline {
 /** All services, in the order in which they are wired. */
 const OUTLINES = {
   account: { contracts: [AccountService, MaintenanceService], consumers: ["account.orders"] },
-  catalog: { contracts: [CatalogService, MaintenanceService], consumers: ["catalog.stock"] },
+  catalog: { contracts: [CatalogService, MaintenanceService], consumers: ["catalog.stock", "catalog.cache"] },
   inventory: { contracts: [InventoryService, MaintenanceService], consumers: [] },
   order: { contracts: [OrderService, MaintenanceService], consumers: [] },
   payment: { contracts: [PaymentService, MaintenanceService], consumers: [] },
@@ -152,7 +153,11 @@ function makersOf({ options, part, open, closing }: Making): Readonly<Record<Ser
     account: async () =>
       account({ ...part("account"), database: await open("account", accountTables.entities, accountMigrations) }),
     catalog: async () =>
-      catalog({ ...part("catalog"), database: await open("catalog", catalogTables.entities, catalogMigrations) }),
+      catalog({
+        ...part("catalog"),
+        database: await open("catalog", catalogTables.entities, catalogMigrations),
+        openCacheStore: cacheStores(options),
+      }),
     inventory: async () =>
       inventory({ ...part("inventory"), database: await open("inventory", inventoryTables.entities, inventoryMigrations) }),
     order: async () => order({ ...part("order"), database: await open("order", orderTables.entities, orderMigrations) }),
