@@ -20,7 +20,7 @@ export interface Kept<T> {
 export type OpenCacheStore = <T>(kept: Kept<T>) => CacheStore<T>;
 
 /** Stores in Redis, with a small one in the process before each; without a Redis they are in the process alone. */
-export function cacheStores({ redisUrl, log }: { redisUrl: string | undefined; log: Log }): OpenCacheStore {
+export function cacheStores({ redisUrl, log }: { readonly redisUrl?: string | undefined; readonly log: Log }): OpenCacheStore {
   return ({ codec, sizeOf, maxBytes }) =>
     redisUrl === undefined
       ? new MemoryStore({ maxBytes, sizeOf })

@@ -47,7 +47,7 @@ interface RunsOfStates {
 export function catalogReads(
   database: CatalogDatabase,
   pages: PageTokens,
-  openCacheStore: OpenCacheStore = cacheStores({ redisUrl: undefined, log: database.log }),
+  openCacheStore: OpenCacheStore = cacheStores({ log: database.log }),
 ) {
   const { sql } = database;
   const select = () => sql.selectFrom("listing").select(readColumns);
