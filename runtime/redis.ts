@@ -4,6 +4,8 @@ import type { Log } from "#runtime/log.ts";
 const CONNECT_TIMEOUT_MS = 2_000;
 const COMMAND_TIMEOUT_MS = 2_000;
 const RECONNECT_MAX_MS = 1_000;
+/** What clocks may differ by before it is said. */
+const SKEW_MAX_MS = 5_000;
 const FORMS =
   "redis://host:6379, rediss://host:6380 (TLS), redis+sentinel://host:26379,host:26379/name or redis+cluster://host:6379,host:6379";
 
@@ -97,6 +99,8 @@ export async function redisReady(client: RedisClient, timeoutMs: number): Promis
   let last = "nothing answered";
   const failed = (error: Error) => {
     last = error.message || last;
+    // No later try has another password.
+    if (/WRONGPASS|NOAUTH/.test(last)) reject(new Error(`Redis refuses the password: ${last}. Check SOUK_REDIS_URL.`));
   };
   const timer = setTimeout(() => reject(new Error(`Redis cannot be reached: ${last}. Check SOUK_REDIS_URL.`)), timeoutMs);
   client.on("ready", resolve);
@@ -110,17 +114,35 @@ export async function redisReady(client: RedisClient, timeoutMs: number): Promis
   }
 }
 
-/** What is wrong with the server for events, each a sentence with what to do; empty when nothing is. What it does not tell is not judged. */
-export async function redisProblems(client: RedisClient): Promise<string[]> {
+/**
+ * What is wrong with the server for events, each a sentence with what to do; empty when nothing is. What it does not tell is not judged.
+ *
+ * @param now this machine's time in milliseconds
+ */
+export async function redisProblems(client: RedisClient, now: () => number = Date.now): Promise<string[]> {
   const info = await client.info();
   const value = (field: string) => new RegExp(`^${field}:(.*?)\\r?$`, "m").exec(info)?.[1];
   const problems: string[] = [];
   const policy = value("maxmemory_policy");
-  if (policy !== undefined && policy !== "noeviction" && value("maxmemory") !== "0") {
+  if (policy !== undefined && policy !== "noeviction") {
     problems.push(`Redis evicts what it holds when memory is short (maxmemory-policy ${policy}): set it to noeviction.`);
   }
   if (value("aof_enabled") === "0") {
     problems.push("Redis keeps nothing over a restart: set appendonly yes, or every restart publishes the open events again.");
+  }
+  if (value("role") === "slave" && value("cluster_enabled") !== "1") {
+    problems.push(
+      "Redis is a replica, which takes no events: name the primary in SOUK_REDIS_URL, or the Sentinels, which know it.",
+    );
+  }
+  const sent = now();
+  const [seconds = 0, micros = 0] = (await client.time()).map(Number);
+  const received = now();
+  const skew = seconds * 1000 + micros / 1000 - (sent + received) / 2;
+  if (Math.abs(skew) - (received - sent) / 2 > SKEW_MAX_MS) {
+    problems.push(
+      `The clock of Redis is ${(Math.abs(skew) / 1000).toFixed(1)} s ${skew > 0 ? "ahead of" : "behind"} this machine's: let both follow the same time servers.`,
+    );
   }
   const [major, minor] = (value("redis_version") ?? "").split(".").map(Number);
   if (major !== undefined && (major < 6 || (major === 6 && (minor ?? 0) < 2))) {

@@ -14,6 +14,7 @@ import { cacheStores } from "#runtime/cache/stores.ts";
 import { type Clients, createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
 import { type Database, openDatabase } from "#runtime/database/database.ts";
+import type { Migration } from "#runtime/database/migrations.ts";
 import { type Bus, inProcessBus } from "#runtime/events/bus.ts";
 import { redisBus } from "#runtime/events/redis-bus.ts";
 import { type Relay, startRelay } from "#runtime/events/relay.ts";
@@ -25,50 +26,41 @@ import { type PageTokens, pageTokens } from "#runtime/pages.ts";
 import { openPeers, type Peers } from "#runtime/peers.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { embeddedVerifiers, type Keys, serviceTokens } from "#runtime/tokens.ts";
-import * as accountTables from "./account/entities.ts";
-import { migrations as accountMigrations } from "./account/migrations/index.ts";
 import { account } from "./account/service.ts";
-import * as catalogTables from "./catalog/entities.ts";
-import { migrations as catalogMigrations } from "./catalog/migrations/index.ts";
 import { catalog } from "./catalog/service.ts";
-import * as inventoryTables from "./inventory/entities.ts";
-import { migrations as inventoryMigrations } from "./inventory/migrations/index.ts";
 import { inventory } from "./inventory/service.ts";
 import { ops } from "./ops/service.ts";
-import * as orderTables from "./order/entities.ts";
-import { migrations as orderMigrations } from "./order/migrations/index.ts";
 import { order } from "./order/service.ts";
-import * as paymentTables from "./payment/entities.ts";
-import { migrations as paymentMigrations } from "./payment/migrations/index.ts";
 import { payment } from "./payment/service.ts";
 import { openSimulator } from "./payment/simulator.ts";
 import { simulatorDoors } from "./payment/simulator-doors.ts";
-import * as searchTables from "./search/entities.ts";
-import { migrations as searchMigrations } from "./search/migrations/index.ts";
+import { notesIn } from "./search/replica.ts";
 import { search } from "./search/service.ts";
 import { sqliteIndex } from "./search/sqlite/sqlite-index.ts";
+import { type ServiceWithTables, TABLES } from "./tables.ts";
+
+/** The names of all services, in the order in which they are wired. */
+export const SERVICES = ["account", "catalog", "inventory", "order", "payment", "search", "ops"] as const;
+type ServiceName = (typeof SERVICES)[number];
 
 /** What the other processes must know of a service that does not run in theirs. */
 interface Outline {
   readonly contracts: readonly DescService[];
   /** What it consumes: its own name of each consumer. Relays wait for all of them, wherever they run. */
   readonly consumers: readonly string[];
+  /** Those of them whose effect is in the process: every process that runs the service takes all events for itself. */
+  readonly replicated?: readonly string[];
 }
 
-/** All services, in the order in which they are wired. */
-const OUTLINES = {
+const OUTLINES: Readonly<Record<ServiceName, Outline>> = {
   account: { contracts: [AccountService, MaintenanceService], consumers: ["account.orders"] },
   catalog: { contracts: [CatalogService, MaintenanceService], consumers: ["catalog.stock", "catalog.cache"] },
   inventory: { contracts: [InventoryService, MaintenanceService], consumers: [] },
   order: { contracts: [OrderService, MaintenanceService], consumers: [] },
   payment: { contracts: [PaymentService, MaintenanceService], consumers: [] },
-  search: { contracts: [SearchService, MaintenanceService], consumers: ["search.index"] },
+  search: { contracts: [SearchService, MaintenanceService], consumers: ["search.index"], replicated: ["search.index"] },
   ops: { contracts: [OpsService], consumers: [] },
-} as const satisfies Readonly<Record<string, Outline>>;
-
-type ServiceName = keyof typeof OUTLINES;
-/** The names of all services, in the order in which they are wired. */
-export const SERVICES = Object.keys(OUTLINES) as readonly ServiceName[];
+};
 
 /** What a marketplace is opened with. */
 export interface MarketplaceOptions {
@@ -130,8 +122,9 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const peers = openPeers({ urlOf: peerUrlOf(options), log });
   reachOthers(directory, peers, modules);
   closing.push(() => peers.close());
-  const consumers = SERVICES.flatMap((name): readonly string[] => OUTLINES[name].consumers);
-  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers });
+  const consumers = SERVICES.flatMap((name) => OUTLINES[name].consumers);
+  const replicated = SERVICES.flatMap((name) => OUTLINES[name].replicated ?? []);
+  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers, replicated });
   return running({ modules, inner, directory }, bus, options, () => {
     for (const close of closing) close();
   });
@@ -150,33 +143,29 @@ interface Making {
 function makersOf({ options, part, open, closing }: Making): Readonly<Record<ServiceName, () => Promise<ServiceModule>>> {
   const { dataDir, clock, baseUrl, log } = options;
   return {
-    account: async () =>
-      account({ ...part("account"), database: await open("account", accountTables.entities, accountMigrations) }),
+    account: async () => account({ ...part("account"), database: await open("account") }),
     catalog: async () =>
-      catalog({
-        ...part("catalog"),
-        database: await open("catalog", catalogTables.entities, catalogMigrations),
-        openCacheStore: cacheStores(options),
-      }),
-    inventory: async () =>
-      inventory({ ...part("inventory"), database: await open("inventory", inventoryTables.entities, inventoryMigrations) }),
-    order: async () => order({ ...part("order"), database: await open("order", orderTables.entities, orderMigrations) }),
+      catalog({ ...part("catalog"), database: await open("catalog"), openCacheStore: cacheStores(options) }),
+    inventory: async () => inventory({ ...part("inventory"), database: await open("inventory") }),
+    order: async () => order({ ...part("order"), database: await open("order") }),
     async payment() {
-      const database = await open("payment", paymentTables.entities, paymentMigrations);
+      const database = await open("payment");
       const processor = openSimulator({ file: options.simulatorFile ?? fileIn(dataDir, "processor.db"), clock, baseUrl });
       closing.push(() => processor.close());
       return payment({ ...part("payment"), database, processor, doors: simulatorDoors(processor) });
     },
     async search() {
-      const database = await open("search", searchTables.entities, searchMigrations);
+      const database = await open("search");
       const folder = folderOf(dataDir);
       closing.push(() => folder.remove());
-      return search({ ...part("search"), database, index: (hooks) => sqliteIndex({ folder: folder.path, log, ...hooks }) });
+      const notes = notesIn(folder.path);
+      const index = (hooks: { onCorrupt(): void }) => sqliteIndex({ folder: folder.path, log, ...hooks });
+      return search({ ...part("search"), database, notes, index });
     },
     ops: async () =>
       ops({
         ...part("ops"),
-        services: SERVICES.filter((name) => (OUTLINES[name].contracts as readonly DescService[]).includes(MaintenanceService)),
+        services: SERVICES.filter((name) => OUTLINES[name].contracts.includes(MaintenanceService)),
       }),
   };
 }
@@ -215,13 +204,14 @@ function joined(module: ServiceModule, inner: Marketplace["inner"]): ServiceModu
   };
 }
 
-function openWith({ dataDir, databaseUrl, migrate = true, clock, log }: MarketplaceOptions) {
+function openWith({ dataDir, databaseUrl, migrate = true, services = SERVICES, clock, log }: MarketplaceOptions) {
+  const together = services.filter((name) => name in TABLES).length;
   const urlOf = databaseUrl ?? ((service: string) => `sqlite:${fileIn(dataDir, `${service}.db`)}`);
-  return <const E extends Parameters<typeof openDatabase>[0]["entities"]>(
-    service: string,
-    entities: E,
-    migrations: Parameters<typeof openDatabase>[0]["migrations"],
-  ) => openDatabase<E>({ service, url: urlOf(service), entities, migrations, migrate, clock, log });
+  return <N extends ServiceWithTables>(service: N) => {
+    const { entities, migrations }: { entities: (typeof TABLES)[N]["entities"]; migrations: readonly Migration[] } =
+      TABLES[service];
+    return openDatabase({ service, url: urlOf(service), entities, migrations, migrate, together, clock, log });
+  };
 }
 
 function fileIn(dataDir: string | undefined, name: string): string {

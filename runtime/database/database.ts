@@ -11,10 +11,10 @@ import type {
 } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
-import { DEADLINE_EXCEEDED, fail, UNAVAILABLE } from "#runtime/errors.ts";
+import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
-import { isContention, isLockTimeout, isLost } from "./errors.ts";
+import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { gathered } from "./gathered.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
@@ -50,6 +50,8 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
   migrations: readonly Migration[];
   /** False refuses tables that are older than the program, instead of bringing them up to date. True unless given. */
   migrate?: boolean;
+  /** How many databases on the server this process opens, this one included; 1 unless given. */
+  together?: number;
   clock: Clock;
   log: Log;
 }
@@ -150,7 +152,7 @@ export async function openDatabase<const E extends readonly EntityName[]>(
     await store.verify();
   } catch (error) {
     await store.close();
-    throw error;
+    throw store.explained(error);
   }
   return new OpenDatabase(store, options) as unknown as Database<TablesOf<E>>;
 }
@@ -198,7 +200,13 @@ class OpenDatabase implements Database {
 
   async read<T>(work: (em: SqlEntityManager, sql: Kysely<RuntimeTables>) => Promise<T>): Promise<T> {
     refuseInsideTransaction(this.service, "a read");
-    return work(this.#orm.em.fork({ clear: true }), this.sql);
+    try {
+      return await work(this.#orm.em.fork({ clear: true }), this.sql);
+    } catch (error) {
+      // Entities wrap what the driver says in an error of their own, which has its cause and not its reason.
+      const { cause } = (error ?? {}) as { cause?: unknown };
+      throw reasonOf(error) === undefined ? (told(cause) ?? error) : error;
+    }
   }
 
   async transaction<T>(work: (tx: Transaction) => Promise<T>, options: TransactionOptions = {}): Promise<T> {

@@ -1,4 +1,6 @@
+import type { ConnectError } from "@connectrpc/connect";
 import { DeadlockException, LockWaitTimeoutException, UniqueConstraintViolationException } from "@mikro-orm/core";
+import { DEADLINE_EXCEEDED, failure, UNAVAILABLE } from "#runtime/errors.ts";
 import { isSqliteBusy } from "./gate.ts";
 import { LockTimeout } from "./scope.ts";
 
@@ -34,6 +36,14 @@ export function isLost(error: unknown): boolean {
   return fatal === true || (typeof code === "string" && LOST.has(code));
 }
 
+/** What the caller of a statement outside a transaction gets when the server is away; undefined for other errors. Transactions see to it themselves. */
+export function told(error: unknown): ConnectError | undefined {
+  if (isLockTimeout(error)) {
+    return failure(DEADLINE_EXCEEDED, { cause: error });
+  }
+  return isLost(error) ? failure(UNAVAILABLE, { cause: error }) : undefined;
+}
+
 /** Whether a statement names a table that is not there. */
 export function isMissingTable(error: unknown): boolean {
   const { errno, errcode, message } = (error ?? {}) as { errno?: unknown; errcode?: unknown; message?: unknown };
@@ -49,4 +59,12 @@ const LOST: ReadonlySet<string> = new Set([
   "ER_SERVER_SHUTDOWN",
   "ER_CONNECTION_KILLED",
   "ER_CON_COUNT_ERROR",
+  "ER_TOO_MANY_USER_CONNECTIONS",
+  "ER_USER_LIMIT_REACHED",
+  "ER_OPTION_PREVENTS_STATEMENT",
+  "ECONNABORTED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
 ]);

@@ -43,10 +43,14 @@ export async function openMigrations(options: {
   const [runtime, service] = lists;
   const store = await openStore({ ...options, entities: [] });
   const sql = store.orm.em.getKysely() as unknown as Kysely<unknown>;
+  const explaining = async <T>(work: Promise<T>): Promise<T> =>
+    work.catch((error: unknown) => {
+      throw store.explained(error);
+    });
   return {
-    status: () => statusOf(sql, lists),
-    up: () => store.migrating((place) => bringUp(place, lists, options.clock.now())),
-    down: (whose, back) => store.migrating((place) => undo(place, whose === "runtime" ? runtime : service, back)),
+    status: () => explaining(statusOf(sql, lists)),
+    up: () => explaining(store.migrating((place) => bringUp(place, lists, options.clock.now()))),
+    down: (whose, back) => explaining(store.migrating((place) => undo(place, whose === "runtime" ? runtime : service, back))),
     close: () => store.close(),
   };
 }

@@ -10,6 +10,7 @@ import {
   type QueryResult,
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
+import { told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
 import { tellStatement } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
@@ -54,7 +55,9 @@ class PoolDriver implements Driver {
   async acquireConnection(): Promise<MysqlConnection> {
     refuseBesideTransaction();
     const scope = startingScope();
-    const raw = await this.#acquire(scope);
+    const raw = await this.#acquire(scope).catch((error: unknown) => {
+      throw (scope === undefined ? told(error) : undefined) ?? error;
+    });
     return new MysqlConnection(raw, this.#options, scope);
   }
 
@@ -143,7 +146,7 @@ export class MysqlConnection implements DatabaseConnection {
       if (this.#resuming && isThereAlready(error)) {
         return { rows: [] };
       }
-      throw error;
+      throw (this.#scope === undefined ? told(error) : undefined) ?? error;
     }
   }
 
@@ -304,9 +307,10 @@ function toMysql(value: unknown): unknown {
   }
 }
 
-/** Whether the connection is of no use any more. */
+/** Whether the connection is of no use any more; so is one to a server that became read-only, because another is the primary by now. */
 function isFatal(error: unknown): boolean {
-  return (error as { fatal?: unknown } | null)?.fatal === true;
+  const { fatal, code } = (error ?? {}) as { fatal?: unknown; code?: unknown };
+  return fatal === true || code === "ER_OPTION_PREVENTS_STATEMENT";
 }
 
 /** The table, the column, the index, the row or the foreign key exists; or what is to be dropped does not. */

@@ -14,6 +14,7 @@ import {
 import { CompiledQuery, type Kysely, sql } from "kysely";
 import { createPool, type Pool, type PoolOptions } from "mysql2";
 import { bind } from "./binding.ts";
+import { checkServer, checkTables, type Expected, explained } from "./mysql-checks.ts";
 import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
 import { ExactColumns, type MigrationPlace, type Store, type StoreOptions } from "./store.ts";
 
@@ -55,6 +56,8 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   pool.on("connection", (connection) => prepareSession(connection as unknown as Pool));
   // Both compare code points, and neither ignores spaces at the end; each knows only its own.
   const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
+  const { connectionLimit: size = POOL } = address.pool;
+  const expected: Expected = { ...address, pool: size, poolOfAll: size * (options.together ?? 1), collation };
   const orm = await MikroORM.init({
     driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
     driverOptions: mysqlDialect(pool, { service: options.service, isBigInt: exact.has, collation }),
@@ -69,7 +72,7 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   try {
     await orm.connect();
     exact.learn(orm);
-    await checkServer(db, address);
+    await checkServer(db, expected, options.log);
   } catch (error) {
     await orm.close(true);
     throw error;
@@ -77,7 +80,8 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   return {
     orm,
     migrating: (work) => migrateAlone(db, address.database, work),
-    verify: async () => {},
+    verify: () => checkTables(db, expected),
+    explained: (error) => explained(error, address.display),
     close: () => orm.close(true),
   };
 }
@@ -132,43 +136,6 @@ function prepareSession(connection: { query: Pool["query"]; destroy?(): void }):
     `set session time_zone = '+00:00', session sql_mode = '${SQL_MODE}', session innodb_lock_wait_timeout = ${LOCK_WAIT_S}`,
     destroy,
   );
-}
-
-/** Names a wrong setting at the start, with what to do. */
-async function checkServer(db: Kysely<unknown>, { flavour, display }: Address): Promise<void> {
-  let version: string;
-  try {
-    const { rows } = await sql<{ version: string }>`select version() as version`.execute(db);
-    version = rows[0]?.version ?? "";
-  } catch (error) {
-    const { code, message } = error as { code?: string; message: string };
-    throw new Error(`the database ${display} cannot be used: ${adviceFor(code) ?? message}`, { cause: error });
-  }
-  const isMariaDb = /mariadb/i.test(version);
-  if (isMariaDb !== (flavour === "mariadb")) {
-    throw new Error(`the server of ${display} is version ${version}: its URL begins with ${isMariaDb ? "mariadb" : "mysql"}://.`);
-  }
-  const [major = 0, minor = 0] = version.split(".").map((part) => Number.parseInt(part, 10));
-  if (isMariaDb ? major < 10 || (major === 10 && minor < 6) : major < 8) {
-    throw new Error(`the server of ${display} is version ${version}: MariaDB 10.6 or MySQL 8.0 is the oldest that works.`);
-  }
-}
-
-function adviceFor(code: string | undefined): string | undefined {
-  switch (code) {
-    case "ER_ACCESS_DENIED_ERROR":
-      return "the server refuses the user or the password.";
-    case "ER_DBACCESS_DENIED_ERROR":
-      return "the user has no rights on this database: grant all on it to this user.";
-    case "ER_BAD_DB_ERROR":
-      return "there is no such database: create it first.";
-    case "ECONNREFUSED":
-    case "ETIMEDOUT":
-    case "ENOTFOUND":
-      return `no server answers there (${code}).`;
-    default:
-      return undefined;
-  }
 }
 
 /** A named lock of the server lets one process migrate at a time. Tables change outside transactions there, so an interrupted migration is resumed. */

@@ -37,6 +37,7 @@ export async function openSqlite(options: StoreOptions): Promise<Store> {
     migrating: (work) =>
       work({ sql: orm.em.getKysely() as unknown as Kysely<unknown>, transactional: true, resuming: (rest) => rest() }),
     verify: async () => {},
+    explained: (error) => error,
     close,
   };
 }

@@ -8,6 +8,8 @@ export interface StoreOptions {
   readonly url: string;
   readonly entities: readonly EntityName[];
   readonly log: Log;
+  /** How many databases on the server this process opens, this one included; 1 unless given. */
+  readonly together?: number | undefined;
 }
 
 /** A database as a driver opens it: connected, its tables not looked at yet. */
@@ -21,6 +23,8 @@ export interface Store {
    * @throws Error a sentence that says what is wrong with them, or which right is missing, and what to do.
    */
   verify(): Promise<void>;
+  /** What went wrong with the tables, with what to do where the store knows. */
+  explained(error: unknown): unknown;
   /** Closes it, and removes what was temporary. */
   close(): Promise<void>;
 }

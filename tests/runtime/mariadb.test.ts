@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { sql } from "kysely";
 import { systemClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
+import type { Transaction } from "#runtime/database/transaction.ts";
 import { reasonOf } from "#runtime/errors.ts";
 import { quietLog } from "../support/database.ts";
 import { emptyDatabase } from "../support/mariadb.ts";
@@ -92,6 +93,35 @@ describe("a database on MariaDB", () => {
     const rows = await database.sql.selectFrom("pot").select("balance_minor").execute();
     assert.deepEqual(rows, [{ balance_minor: 2n }, { balance_minor: 2n }]);
     assert.ok(attempts > 2);
+  });
+
+  it("tries again after a lock time-out, within the deadline, and gives up at the deadline", async () => {
+    await database.transaction((tx) => tx.sql.insertInto("pot").values(pot("a")).execute());
+    const held = Promise.withResolvers<void>();
+    const release = Promise.withResolvers<void>();
+    const raise = (tx: Transaction<TablesOf<readonly [typeof Pot]>>) =>
+      tx.sql
+        .updateTable("pot")
+        .set((eb) => ({ balance_minor: eb("balance_minor", "+", 1n) }))
+        .execute();
+    const holder = database.transaction(async (tx) => {
+      await raise(tx);
+      held.resolve();
+      await release.promise;
+    });
+    await held.promise;
+    const late = database.transaction(raise, { deadline: Date.now() + 300 });
+    await assert.rejects(late, (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    let attempts = 0;
+    const patient = database.transaction(async (tx) => {
+      // The server's own limit is 3 s for everybody.
+      await sql`set innodb_lock_wait_timeout = 1`.execute(tx.sql);
+      if (++attempts === 2) release.resolve();
+      await raise(tx);
+    });
+    await Promise.all([patient, holder]);
+    assert.ok(attempts >= 2);
+    assert.deepEqual(await database.sql.selectFrom("pot").select("balance_minor").execute(), [{ balance_minor: 2n }]);
   });
 
   it("waits for a connection no longer than the deadline", async () => {

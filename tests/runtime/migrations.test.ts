@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Kysely, sql } from "kysely";
+import { type Kysely, type QueryExecutorProvider, sql } from "kysely";
 import { systemClock } from "#runtime/clock.ts";
 import { openDatabase } from "#runtime/database/database.ts";
 import { openMigrations } from "#runtime/database/migrating.ts";
@@ -43,7 +43,7 @@ for (const { store, emptyPlace } of [
       await opened.close();
       return status.map(({ owner, name, state }) => `${owner}/${name} ${state}`);
     };
-    const count = async (db: Kysely<unknown>, table: string) =>
+    const count = async (db: QueryExecutorProvider, table: string) =>
       (await sql<{ n: number }>`select count(*) as n from ${sql.table(table)}`.execute(db)).rows[0]?.n;
 
     const spout: Migration = {

@@ -51,6 +51,8 @@ const SYSTEM_TABLES = [
 export interface MariadbOptions extends ServerOptions {
   /** The administrator's password; made up unless given. */
   readonly password?: string;
+  /** More of its settings, which win over ours, such as `--log-bin`. */
+  readonly settings?: readonly string[];
 }
 
 /**
@@ -76,7 +78,14 @@ export async function startMariadb(options: MariadbOptions = {}, search: Search 
   return startOn({ name: "MariaDB", port: options.port }, async (port) => {
     const kept = await keep({
       file: program.file,
-      args: [...argumentsOf(program, data), `--port=${port}`, "--bind-address=127.0.0.1", `--init-file=${init}`, ...SETTINGS],
+      args: [
+        ...argumentsOf(program, data),
+        `--port=${port}`,
+        "--bind-address=127.0.0.1",
+        `--init-file=${init}`,
+        ...SETTINGS,
+        ...(options.settings ?? []),
+      ],
       env: program.env,
       log,
       cwd: home,
