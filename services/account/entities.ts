@@ -8,11 +8,11 @@ const ProfileSchema = defineEntity({
   name: "Profile",
   tableName: "profile",
   properties: {
-    accountId: p.string().primary(),
-    displayName: p.string(),
+    accountId: p.string().length(36).primary(),
+    displayName: p.string().length(40),
     /** The name folded by `nameKey`: unique. */
-    nameKey: p.string(),
-    bio: p.string(),
+    nameKey: p.string().length(191).unique(),
+    bio: p.string().length(500),
     createTime: p.bigint("number"),
     /** The etag: counts the owner's changes. */
     version: p.bigint("number"),
@@ -26,7 +26,7 @@ const SellerTotalsSchema = defineEntity({
   name: "SellerTotals",
   tableName: "seller_totals",
   properties: {
-    accountId: p.string().primary(),
+    accountId: p.string().length(36).primary(),
     oneStar: p.integer(),
     twoStars: p.integer(),
     threeStars: p.integer(),
@@ -43,10 +43,10 @@ const SellerRatingSchema = defineEntity({
   name: "SellerRating",
   tableName: "seller_rating",
   properties: {
-    orderId: p.string().primary(),
-    sellerId: p.string(),
+    orderId: p.string().length(36).primary(),
+    sellerId: p.string().length(36),
     stars: p.integer(),
-    comment: p.string(),
+    comment: p.text(),
     createTime: p.bigint("number"),
   },
 });
@@ -57,18 +57,19 @@ SellerRatingSchema.setClass(SellerRating);
 const AddressSchema = defineEntity({
   name: "Address",
   tableName: "address",
+  uniques: [{ properties: ["accountId", "slot"] }],
   properties: {
-    addressId: p.string().primary(),
-    accountId: p.string(),
+    addressId: p.string().length(36).primary(),
+    accountId: p.string().length(36),
     /** Its place among the account's addresses, 0 to 19: unique, so that there are never more. */
     slot: p.integer(),
-    recipient: p.string(),
+    recipient: p.string().length(100),
     /** A JSON array of 1 to 3 strings. */
-    lines: p.string(),
-    city: p.string(),
-    region: p.string(),
-    postalCode: p.string(),
-    countryCode: p.string(),
+    lines: p.string().length(2000),
+    city: p.string().length(100),
+    region: p.string().length(100),
+    postalCode: p.string().length(20),
+    countryCode: p.string().length(2),
     createTime: p.bigint("number"),
   },
 });
@@ -80,9 +81,9 @@ const PayoutDestinationSchema = defineEntity({
   name: "PayoutDestination",
   tableName: "payout_destination",
   properties: {
-    accountId: p.string().primary(),
-    currencyCode: p.string().primary(),
-    destinationToken: p.string(),
+    accountId: p.string().length(36).primary(),
+    currencyCode: p.string().length(3).primary(),
+    destinationToken: p.string().length(191),
     updateTime: p.bigint("number"),
   },
 });

@@ -11,17 +11,18 @@ export type ConditionName = "NEW" | "LIKE_NEW" | "VERY_GOOD" | "GOOD" | "ACCEPTA
 const ListingSchema = defineEntity({
   name: "Listing",
   tableName: "listing",
+  uniques: [{ properties: ["sellerId", "externalId"] }],
   properties: {
-    listingId: p.string().primary(),
-    sellerId: p.string(),
-    state: p.string().$type<State>(),
-    title: p.string(),
+    listingId: p.string().length(36).primary(),
+    sellerId: p.string().length(36),
+    state: p.string().length(16).$type<State>(),
+    title: p.string().length(300),
     description: p.text(),
-    categoryId: p.string(),
+    categoryId: p.string().length(64),
     /** The known spelling; empty where there is none. */
-    brand: p.string(),
-    conditionGrade: p.string().$type<ConditionName>(),
-    currencyCode: p.string(),
+    brand: p.string().length(60),
+    conditionGrade: p.string().length(16).$type<ConditionName>(),
+    currencyCode: p.string().length(3),
     priceMinor: p.bigint(),
     /** What the seller offers when it is published. */
     offeredUnits: p.integer(),
@@ -31,16 +32,16 @@ const ListingSchema = defineEntity({
     /** The sequence of the stock event that said so; 0 before the first. */
     stockSequence: p.bigint("number"),
     handlingDays: p.integer(),
-    shipsFrom: p.string(),
+    shipsFrom: p.string().length(2),
     /** The seller's own key, unique per seller; null when there is none. */
-    externalId: p.string().nullable(),
+    externalId: p.string().length(128).nullable(),
     /** SHA-256 over the draft it was created from: whether a repeat has the same contents. Updates leave it alone. */
-    contentHash: p.string(),
+    contentHash: p.string().length(64),
     createTime: p.bigint("number"),
     updateTime: p.bigint("number"),
     publishTime: p.bigint("number").nullable(),
     /** The command that is withdrawing it, between telling inventory and the end; its units do not move its state meanwhile. */
-    withdrawKey: p.string().nullable(),
+    withdrawKey: p.string().length(191).nullable(),
     /** The etag: counts every change that a reader can see. */
     version: p.bigint("number"),
   },
@@ -54,8 +55,8 @@ const BrandSchema = defineEntity({
   tableName: "brand",
   properties: {
     /** The name folded by `brandKey`. */
-    brandKey: p.string().primary(),
-    name: p.string(),
+    brandKey: p.string().length(191).primary(),
+    name: p.string().length(60),
   },
 });
 export class Brand extends BrandSchema.class {}

@@ -9,8 +9,8 @@ const StockSchema = defineEntity({
   name: "Stock",
   tableName: "stock",
   properties: {
-    listingId: p.string().primary(),
-    sellerId: p.string(),
+    listingId: p.string().length(36).primary(),
+    sellerId: p.string().length(36),
     /** Changed by the seller alone; units only move between the other three. */
     offeredUnits: p.integer(),
     availableUnits: p.integer(),
@@ -26,8 +26,8 @@ const ReservationSchema = defineEntity({
   name: "Reservation",
   tableName: "reservation",
   properties: {
-    reservationId: p.string().primary(),
-    state: p.string().$type<State>(),
+    reservationId: p.string().length(36).primary(),
+    state: p.string().length(16).$type<State>(),
     /** Null only where it was released before it was made. */
     expireTime: p.bigint("number").nullable(),
     createTime: p.bigint("number"),
@@ -43,8 +43,8 @@ const ReservationLineSchema = defineEntity({
   name: "ReservationLine",
   tableName: "reservation_line",
   properties: {
-    reservationId: p.string().primary(),
-    listingId: p.string().primary(),
+    reservationId: p.string().length(36).primary(),
+    listingId: p.string().length(36).primary(),
     units: p.integer(),
   },
 });

@@ -19,28 +19,28 @@ export const OrderEntity = defineEntity({
   tableName: "orders",
   properties: {
     /** A UUID of version 7: sorts by the time of placing. */
-    orderId: p.string().primary(),
-    state: p.string().$type<State>(),
+    orderId: p.string().length(36).primary(),
+    state: p.string().length(24).$type<State>(),
     version: p.bigint("number"),
-    buyerId: p.string(),
-    sellerId: p.string(),
-    currencyCode: p.string(),
+    buyerId: p.string().length(36),
+    sellerId: p.string().length(36),
+    currencyCode: p.string().length(3),
     totalMinor: p.bigint("bigint"),
     /** The longest handling time of its lines, in days. */
     handlingDays: p.integer(),
     /** The payment that pays it; also the key under which payment knows it before it answers. */
-    paymentId: p.string(),
-    paymentMethodToken: p.string(),
+    paymentId: p.string().length(36).unique(),
+    paymentMethodToken: p.string().length(129),
     /** A `marketplace.order.v1.ShippingAddress`, serialized. */
     shipTo: p.blob(),
     /** When the units that are set aside go back by themselves. */
     reservationExpireTime: p.bigint("number"),
-    confirmationUrl: p.string(),
-    cancelReason: p.string(),
-    carrier: p.string(),
-    trackingNumber: p.string(),
+    confirmationUrl: p.string().length(500),
+    cancelReason: p.string().length(63),
+    carrier: p.string().length(60),
+    trackingNumber: p.string().length(60),
     ratingStars: p.integer().nullable(),
-    ratingComment: p.string(),
+    ratingComment: p.text(),
     createTime: p.bigint("number"),
     updateTime: p.bigint("number"),
     dueTime: p.bigint("number").nullable(),
@@ -48,7 +48,7 @@ export const OrderEntity = defineEntity({
     shipTime: p.bigint("number").nullable(),
     endTime: p.bigint("number").nullable(),
     /** Who drives the saga now; null when nobody does. */
-    leaseOwner: p.string().nullable(),
+    leaseOwner: p.string().length(36).nullable(),
     leaseExpireTime: p.bigint("number").nullable(),
   },
 });
@@ -58,12 +58,13 @@ export const OrderLineEntity = defineEntity({
   name: "OrderLine",
   tableName: "order_line",
   primaryKeys: ["orderId", "position"],
+  uniques: [{ properties: ["orderId", "listingId"] }],
   properties: {
-    orderId: p.string().primary(),
+    orderId: p.string().length(36).primary(),
     /** From 0, in the order of the request. */
     position: p.integer().primary(),
-    listingId: p.string(),
-    title: p.string(),
+    listingId: p.string().length(36),
+    title: p.string().length(300),
     units: p.integer(),
     unitPriceMinor: p.bigint("bigint"),
     /** When the listing was published: chooses the fee schedule. */
@@ -77,16 +78,16 @@ export const SagaStepEntity = defineEntity({
   tableName: "saga_step",
   primaryKeys: ["orderId", "step"],
   properties: {
-    orderId: p.string().primary(),
-    step: p.string().primary(),
+    orderId: p.string().length(36).primary(),
+    step: p.string().length(32).primary(),
     /** `started`, `done`, `failed` (certainly without effect) or `undone`. */
-    state: p.string().$type<StepState>(),
+    state: p.string().length(16).$type<StepState>(),
     /** Tries begun, the first included. */
     attempts: p.integer(),
     /** The answer's message, serialized, once it is done. */
     result: p.blob().nullable(),
     /** Why the last try, or the last try to undo it, failed; empty when none did. */
-    reason: p.string(),
+    reason: p.string().length(64),
     startTime: p.bigint("number"),
     updateTime: p.bigint("number"),
   },
@@ -97,12 +98,12 @@ export const OrderCommandEntity = defineEntity({
   name: "OrderCommand",
   tableName: "order_command",
   properties: {
-    requestKey: p.string().primary(),
-    orderId: p.string(),
+    requestKey: p.string().length(191).primary(),
+    orderId: p.string().length(36),
     /** `place`, `continue`, `cancel` or `confirm`. */
-    command: p.string().$type<Command>(),
+    command: p.string().length(16).$type<Command>(),
     /** Through whose eyes the answer is written: `buyer`, `seller` or `operator`. */
-    viewer: p.string().$type<Viewer>(),
+    viewer: p.string().length(16).$type<Viewer>(),
   },
 });
 

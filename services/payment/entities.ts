@@ -8,13 +8,14 @@ import type { AccountKindName, PaymentStateName, PayoutStateName, Step, Transfer
 const LedgerAccountSchema = defineEntity({
   name: "LedgerAccount",
   tableName: "ledger_account",
+  uniques: [{ properties: ["ledgerAccountId", "currencyCode"] }],
   properties: {
     /** `<kind>/<currency>/<shard or owner>`, such as "escrow/USD/7". */
-    ledgerAccountId: p.string().primary(),
-    kind: p.string().$type<AccountKindName>(),
-    currencyCode: p.string(),
+    ledgerAccountId: p.string().length(64).primary(),
+    kind: p.string().length(16).$type<AccountKindName>(),
+    currencyCode: p.string().length(3),
     /** The seller; empty on the marketplace's own accounts. */
-    ownerId: p.string(),
+    ownerId: p.string().length(36),
     debitsPendingMinor: p.bigint(),
     debitsPostedMinor: p.bigint(),
     creditsPendingMinor: p.bigint(),
@@ -32,20 +33,20 @@ const LedgerTransferSchema = defineEntity({
   tableName: "ledger_transfer",
   properties: {
     /** Derived from payment or payout, kind and line: the same movement cannot be made twice. */
-    transferId: p.string().primary(),
-    kind: p.string().$type<TransferKindName>(),
-    state: p.string().$type<TransferStateName>(),
-    debitAccountId: p.string(),
-    creditAccountId: p.string(),
-    currencyCode: p.string(),
+    transferId: p.string().length(36).primary(),
+    kind: p.string().length(16).$type<TransferKindName>(),
+    state: p.string().length(16).$type<TransferStateName>(),
+    debitAccountId: p.string().length(64),
+    creditAccountId: p.string().length(64),
+    currencyCode: p.string().length(3),
     amountMinor: p.bigint(),
     /** The order and payment that caused it; empty for a payout. */
-    orderId: p.string(),
-    paymentId: p.string(),
+    orderId: p.string().length(36),
+    paymentId: p.string().length(36),
     /** The payout that caused it; empty otherwise. */
-    payoutId: p.string(),
+    payoutId: p.string().length(36),
     /** The command that caused it. */
-    requestId: p.string(),
+    requestId: p.string().length(64),
     createTime: p.bigint("number"),
     endTime: p.bigint("number").nullable(),
   },
@@ -58,16 +59,16 @@ const StatementEntrySchema = defineEntity({
   name: "StatementEntry",
   tableName: "statement_entry",
   properties: {
-    ledgerAccountId: p.string().primary(),
+    ledgerAccountId: p.string().length(64).primary(),
     /** Counts the entries of an account from 1, given under the lock of the account's row. */
     entryNumber: p.bigint("number").primary(),
-    transferId: p.string(),
-    kind: p.string().$type<TransferKindName>(),
+    transferId: p.string().length(36),
+    kind: p.string().length(16).$type<TransferKindName>(),
     incoming: p.integer(),
     amountMinor: p.bigint(),
     balanceAfterMinor: p.bigint(),
-    orderId: p.string(),
-    payoutId: p.string(),
+    orderId: p.string().length(36),
+    payoutId: p.string().length(36),
     entryTime: p.bigint("number"),
   },
 });
@@ -79,29 +80,29 @@ const PaymentSchema = defineEntity({
   name: "Payment",
   tableName: "payment",
   properties: {
-    paymentId: p.string().primary(),
-    orderId: p.string(),
-    buyerId: p.string(),
-    sellerId: p.string(),
-    state: p.string().$type<PaymentStateName>(),
-    step: p.string().$type<Step>(),
+    paymentId: p.string().length(36).primary(),
+    orderId: p.string().length(36),
+    buyerId: p.string().length(36),
+    sellerId: p.string().length(36),
+    state: p.string().length(32).$type<PaymentStateName>(),
+    step: p.string().length(16).$type<Step>(),
     /** When the step began; business time. */
     stepTime: p.bigint("number"),
     /** The command that began the step, as transfers name it. */
-    stepRequestId: p.string(),
+    stepRequestId: p.string().length(64),
     /** The claimed command that waits for the step's answer; null when none does. */
-    requestKey: p.string().nullable(),
-    currencyCode: p.string(),
+    requestKey: p.string().length(191).nullable(),
+    currencyCode: p.string().length(3),
     amountMinor: p.bigint(),
     /** Null until escrow is released. */
     feeMinor: p.bigint().nullable(),
     /** The processor's token of the payment method, never a card number. */
-    paymentMethodToken: p.string(),
-    confirmationUrl: p.string(),
-    declineReason: p.string(),
+    paymentMethodToken: p.string().length(136),
+    confirmationUrl: p.string().length(500),
+    declineReason: p.string().length(64),
     authorizationExpireTime: p.bigint("number").nullable(),
     /** SHA-256 of what AuthorizePayment was given, without its request_id. */
-    contentHash: p.string(),
+    contentHash: p.string().length(64),
     createTime: p.bigint("number"),
     updateTime: p.bigint("number"),
     version: p.bigint("number"),
@@ -115,10 +116,10 @@ const PaymentLineSchema = defineEntity({
   name: "PaymentLine",
   tableName: "payment_line",
   properties: {
-    paymentId: p.string().primary(),
+    paymentId: p.string().length(36).primary(),
     /** Counts from 0. */
     lineNumber: p.integer().primary(),
-    listingId: p.string(),
+    listingId: p.string().length(36),
     amountMinor: p.bigint(),
     /** When the listing was published: chooses the fee schedule. */
     listingTime: p.bigint("number"),
@@ -132,14 +133,14 @@ const PayoutSchema = defineEntity({
   name: "Payout",
   tableName: "payout",
   properties: {
-    payoutId: p.string().primary(),
-    accountId: p.string(),
-    state: p.string().$type<PayoutStateName>(),
-    currencyCode: p.string(),
+    payoutId: p.string().length(36).primary(),
+    accountId: p.string().length(36),
+    state: p.string().length(16).$type<PayoutStateName>(),
+    currencyCode: p.string().length(3),
     amountMinor: p.bigint(),
-    destinationToken: p.string(),
-    destinationHint: p.string(),
-    failureReason: p.string(),
+    destinationToken: p.string().length(136),
+    destinationHint: p.string().length(8),
+    failureReason: p.string().length(64),
     createTime: p.bigint("number"),
     endTime: p.bigint("number").nullable(),
     version: p.bigint("number"),
@@ -155,7 +156,7 @@ const FeeScheduleSchema = defineEntity({
   properties: {
     /** Counts from 1. */
     scheduleVersion: p.integer().primary(),
-    effectiveTime: p.bigint("number"),
+    effectiveTime: p.bigint("number").unique(),
     feeBasisPoints: p.integer(),
   },
 });
@@ -168,7 +169,7 @@ const FeeMinimumSchema = defineEntity({
   tableName: "fee_minimum",
   properties: {
     scheduleVersion: p.integer().primary(),
-    currencyCode: p.string().primary(),
+    currencyCode: p.string().length(3).primary(),
     minimumFeeMinor: p.bigint(),
   },
 });

@@ -13,14 +13,14 @@ const ReindexSchema = defineEntity({
   name: "Reindex",
   tableName: "reindex",
   properties: {
-    reindexId: p.string().primary(),
-    state: p.string().$type<ReindexStateName>(),
+    reindexId: p.string().length(36).primary(),
+    state: p.string().length(16).$type<ReindexStateName>(),
     /** 1 while it runs, null after: the unique key lets one run at a time. */
-    running: p.integer().nullable(),
+    running: p.integer().nullable().unique(),
     listingsRead: p.integer(),
     startTime: p.bigint("number"),
     endTime: p.bigint("number").nullable(),
-    failure: p.string(),
+    failure: p.string().length(500),
   },
 });
 export class Reindex extends ReindexSchema.class {}
