@@ -58,6 +58,8 @@ export function openRedis(options: RedisClientOptions): RedisClient {
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
+    // Who listens subscribes at each "ready". The library would, too, and nobody hears when that fails: an unhandled rejection ends the process.
+    autoResubscribe: false,
     retryStrategy: backoffMs,
     // A primary that became a replica: the name leads to another one by now.
     reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),

@@ -24,6 +24,19 @@ export interface Subscription {
   handle(events: readonly Event[]): Promise<void>;
   /** Goes on with an aggregate whose events were put aside; called by the job runner of the service. */
   resume?(subject: string): Promise<void>;
+  /** For a consumer whose effect is in the process itself: every process that runs it gets all events, not a share of them. */
+  readonly replica?: Replica;
+}
+
+/**
+ * What a process has made of all events for itself, such as an index in its own files. It is made anew from the source when the bus may have kept an
+ * event from it: at first, after the process was away for too long, and after the bus lost what it held.
+ */
+export interface Replica {
+  /** Which making it is, as it was noted; undefined when there is none. */
+  generation(): Promise<string | undefined>;
+  /** Makes it anew and then notes this generation with it, durably. Events that come meanwhile are handled as ever. Tries until it is done or the process ends. */
+  rebuild(generation: string): Promise<void>;
 }
 
 /** An event as the outbox keeps it. */

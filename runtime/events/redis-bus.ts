@@ -10,6 +10,8 @@ import { scriptsOf } from "./redis-scripts.ts";
 
 const LEASE_MS = 10_000;
 const MAX_LENGTH = 100_000;
+/** How long a replica that is silent is waited for. */
+const REPLICA_MS = 120_000;
 
 // The protocol. Redis may lose everything, or its last seconds, at any moment; the outbox is the log.
 //
@@ -28,7 +30,15 @@ const MAX_LENGTH = 100_000;
 //
 // Receiving. The processes of a consumer share its partitions by leases, fairly. A script hands entries out to the holder of the lease only, and first
 // those that were handed out before and never acknowledged (XAUTOCLAIM), whoever held them: a blocking read could not be fenced so. A published
-// word wakes the processes; a poll covers a word that was lost. Two that both believe they hold a lease apply the same events in the same
+// word wakes the processes; a poll covers a word that was lost.
+//
+// A replica (a process whose effect is in itself, such as an index in its files) reads everything and has groups of its own, named after the making of its
+// effect. It says every few seconds that it lives; lanes wait for those that do. One that is silent for two minutes is dropped with its groups, so
+// that what is gone for good holds nobody's rows. Only a replica itself makes its groups, and whenever it does, because it is new, was dropped, or Redis lost
+// them, it has its effect made anew from the source, after that: everything older is in the source, everything newer comes. The new making is noted
+// when it is done, so one that was interrupted is unknown to the next start, which begins another.
+//
+// Two that both believe they hold a lease apply the same events in the same
 // order, and the inbox drops the doubles.
 
 /** What a bus on Redis is opened with. */
@@ -41,12 +51,16 @@ export interface RedisBusOptions {
    * forget it. A process that names one too few lets its relays forget events that one has not seen.
    */
   readonly consumers: readonly string[];
+  /** Those of the platform's consumers that are replicas: each process that runs one reads everything. None unless given. */
+  readonly replicated?: readonly string[];
   /** The beginning of all keys, with a hash tag; "{souk.events}" unless given. */
   readonly prefix?: string;
   /** How long a dead process holds its partitions; 10 s unless given. */
   readonly leaseMs?: number;
   /** Entries a stream may hold before it refuses more; 100,000 unless given. */
   readonly maxLength?: number;
+  /** How long a replica that is silent is waited for; 2 min unless given. */
+  readonly replicaMs?: number;
 }
 
 /** The bus between processes, on Redis Streams. Without Redis nothing fails but the delivery, which goes on when it is back. */
@@ -62,12 +76,20 @@ class RedisBus implements Bus {
   readonly #scripts;
   readonly #deliveries = new Map<string, RedisDelivery>();
   readonly #lanes = new Map<string, Lane>();
+  readonly #dropping: NodeJS.Timeout;
+  #readyTime = Infinity;
 
   constructor(options: RedisBusOptions) {
     this.#options = options;
     this.#prefix = options.prefix ?? "{souk.events}";
     this.#client = openRedis({ ...options, name: "events" });
     this.#scripts = scriptsOf(this.#client);
+    this.#client.on("ready", () => {
+      this.#readyTime = Date.now();
+      for (const delivery of this.#deliveries.values()) delivery.ringFree();
+    });
+    this.#dropping = setInterval(() => this.#dropSilent(), (options.leaseMs ?? LEASE_MS) / 2);
+    this.#dropping.unref();
     // A connection that listens can do nothing else.
     this.#ear = openRedis({ ...options, name: "events-ear" });
     this.#ear.on("ready", () => {
@@ -80,7 +102,7 @@ class RedisBus implements Bus {
   }
 
   lane(source: string, partition: number): Lane {
-    const { log, consumers, maxLength = MAX_LENGTH } = this.#options;
+    const { log, consumers, replicated = [], maxLength = MAX_LENGTH } = this.#options;
     const stream = this.#stream(partition);
     const writers = `${stream}:writers`;
     return new RedisLane({
@@ -88,8 +110,9 @@ class RedisBus implements Bus {
       source,
       stream,
       writers,
+      replicas: this.#replicas,
       channel: this.#channel,
-      consumers,
+      consumers: consumers.filter((consumer) => !replicated.includes(consumer)),
       maxLength,
       log,
     });
@@ -108,23 +131,27 @@ class RedisBus implements Bus {
   }
 
   subscribe(subscription: Subscription): () => Promise<void> {
-    const { consumer } = subscription;
+    const { consumer, replica } = subscription;
+    const { consumers, replicated = [] } = this.#options;
     if (this.#deliveries.has(consumer)) {
       throw new Error(`two consumers are called "${consumer}".`);
     }
-    if (!this.#options.consumers.includes(consumer)) {
+    if (!consumers.includes(consumer) || replicated.includes(consumer) !== (replica !== undefined)) {
       throw new Error(`the bus was not told of the consumer "${consumer}": events would be forgotten before it has seen them.`);
     }
-    const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
     const delivery = new RedisDelivery({
       scripts: this.#scripts,
       subscription,
-      streams: partitions.map((partition) => this.#stream(partition)),
-      members: `${this.#prefix}:members:${consumer}`,
-      leases: partitions.map((partition) => `${this.#stream(partition)}:lease:${consumer}`),
+      streams: this.#streams,
+      keysOf: (group) => ({
+        members: `${this.#prefix}:members:${group}`,
+        leases: this.#streams.map((stream) => `${stream}:lease:${group}`),
+      }),
+      replicas: this.#replicas,
       channel: this.#channel,
       leaseMs: this.#options.leaseMs ?? LEASE_MS,
-      acknowledge: (stream, ids) => this.#client.xack(stream, consumer, ...ids),
+      connected: () => this.#client.status === "ready",
+      acknowledge: (stream, group, ids) => this.#client.xack(stream, group, ...ids),
       log: this.#options.log,
     });
     this.#deliveries.set(consumer, delivery);
@@ -134,12 +161,33 @@ class RedisBus implements Bus {
     };
   }
 
+  /** Not soon after Redis was away: nobody could say then that it lives. */
+  #dropSilent(): void {
+    const { replicaMs = REPLICA_MS, log } = this.#options;
+    if (this.#client.status !== "ready" || Date.now() - this.#readyTime < replicaMs) return;
+    this.#scripts.drop(1 + PARTITIONS, this.#replicas, ...this.#streams, replicaMs).then(
+      (gone) => {
+        if ((gone as string[]).length > 0) log.warn({ gone }, "replicas that were silent for long are no longer waited for");
+      },
+      (error: unknown) => log.debug({ err: error }, "silent replicas not looked for"),
+    );
+  }
+
   async close(): Promise<void> {
+    clearInterval(this.#dropping);
     for (const lane of this.#lanes.values()) lane.close();
     await Promise.all([...this.#deliveries.values()].map((delivery) => delivery.stop()));
     this.#deliveries.clear();
     this.#ear.disconnect();
     this.#client.disconnect();
+  }
+
+  get #streams(): string[] {
+    return Array.from({ length: PARTITIONS }, (_, partition) => this.#stream(partition));
+  }
+
+  get #replicas(): string {
+    return `${this.#prefix}:replicas`;
   }
 
   #stream(partition: number): string {

@@ -14,12 +14,15 @@ export interface DeliveryOptions {
   readonly scripts: Scripts;
   readonly subscription: Subscription;
   readonly streams: readonly string[];
-  /** The keys of this consumer's processes and of its leases, a lease for each stream. */
-  readonly members: string;
-  readonly leases: readonly string[];
+  /** The keys of a group: the set of its processes, and its leases, one for each stream. */
+  keysOf(group: string): { readonly members: string; readonly leases: readonly string[] };
+  /** The sorted set of the replicas that are waited for. */
+  readonly replicas: string;
   readonly channel: string;
   readonly leaseMs: number;
-  acknowledge(stream: string, ids: readonly string[]): Promise<unknown>;
+  /** Whether commands can be sent. Without that nothing is tried: who holds the connection has told of it. */
+  connected(): boolean;
+  acknowledge(stream: string, group: string, ids: readonly string[]): Promise<unknown>;
   readonly log: Log;
 }
 
@@ -44,9 +47,15 @@ export class RedisDelivery {
   #held = 0;
   #balanceDue = true;
   #handling = false;
+  /** The group in the streams: the consumer's name, and for a replica its generation as well. */
+  #group: string;
+  /** Of a replica: the making that this process has or is at. */
+  #generation: string | undefined;
+  #heldTime: number | undefined;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
+    this.#group = options.subscription.consumer;
     this.#types = new Set(options.subscription.types);
     this.#batchSize = options.subscription.batchSize ?? BATCH_SIZE;
     this.#timer = setInterval(() => this.#renew(), options.leaseMs / 3);
@@ -72,16 +81,23 @@ export class RedisDelivery {
     clearInterval(this.#timer);
     this.#wake?.();
     await this.#ended;
-    const { scripts, members, leases, channel, log } = this.#options;
-    await scripts.leave(leases.length + 1, members, ...leases, this.#owner, channel).catch((error: unknown) => {
+    const { scripts, keysOf, channel, log } = this.#options;
+    const { members, leases } = keysOf(this.#group);
+    const keys = [members, ...leases, this.#holder(this.#group)];
+    await scripts.leave(keys.length, ...keys, this.#owner, channel).catch((error: unknown) => {
       log.debug({ err: error }, "leases not given back; they expire");
     });
   }
 
   async #run(): Promise<void> {
-    const { subscription, log } = this.#options;
+    const { subscription, log, connected } = this.#options;
     for (let failures = 0; !this.#stopped; ) {
       this.#rung = false;
+      if (!connected()) {
+        this.#balanceDue = true;
+        await this.#pause(POLL_MS);
+        continue;
+      }
       try {
         if (this.#balanceDue) {
           this.#balanceDue = false;
@@ -129,16 +145,61 @@ export class RedisDelivery {
   }
 
   async #balance(mayGiveBack: boolean): Promise<void> {
-    const { scripts, members, leases, leaseMs, channel } = this.#options;
+    const { scripts, keysOf, leaseMs, channel } = this.#options;
+    if (!(await this.#beat())) {
+      this.#held = 0;
+      return;
+    }
+    const { members, leases } = keysOf(this.#group);
     const flag = mayGiveBack ? 1 : 0;
     const held = await scripts.balance(leases.length + 1, members, ...leases, this.#owner, leaseMs, flag, channel);
     this.#held = (held as number[]).length;
   }
 
+  /**
+   * Says that this process' replica lives. Where that is not known any more, or never was, it joins as a new one and has it made anew: only who
+   * makes its groups knows that everything after them comes, so nobody else ever makes them. False: another process has this one, for now.
+   */
+  async #beat(): Promise<boolean> {
+    const { scripts, subscription, streams, replicas, leaseMs, log } = this.#options;
+    const { consumer, replica } = subscription;
+    if (replica === undefined) return true;
+    const keysFor = (group: string) => [replicas, this.#holder(group), ...streams];
+    this.#generation ??= await replica.generation();
+    if (this.#generation !== undefined) {
+      const group = `${consumer}@${this.#generation}`;
+      const keys = keysFor(group);
+      const reply = String(await scripts.beat(keys.length, ...keys, group, this.#owner, leaseMs));
+      if (reply === "OK") {
+        this.#group = group;
+        this.#heldTime = undefined;
+        return true;
+      }
+      this.#heldTime ??= Date.now();
+      // A predecessor that died has it for this long. Longer: another one lives on a copy of our files.
+      if (reply === "HELD" && Date.now() - this.#heldTime < 2 * leaseMs) return false;
+    }
+    this.#heldTime = undefined;
+    const generation = newId();
+    const group = `${consumer}@${generation}`;
+    const keys = keysFor(group);
+    await scripts.join(keys.length, ...keys, group, this.#owner, leaseMs);
+    this.#generation = generation;
+    this.#group = group;
+    log.info({ consumer, generation }, "events may have passed unseen: what is made of them is made anew");
+    replica.rebuild(generation).catch((error: unknown) => log.error({ consumer, err: error }, "it was not made anew"));
+    return true;
+  }
+
+  /** The key that names the process which has a replica. */
+  #holder(group: string): string {
+    return `${this.#options.replicas}:${group}`;
+  }
+
   async #take(): Promise<Entry[]> {
-    const { scripts, streams, leases, subscription } = this.#options;
-    const keys = [...streams, ...leases];
-    const reply = await scripts.take(keys.length, ...keys, subscription.consumer, this.#owner, this.#batchSize);
+    const { scripts, streams, keysOf } = this.#options;
+    const keys = [...streams, ...keysOf(this.#group).leases];
+    const reply = await scripts.take(keys.length, ...keys, this.#group, this.#owner, this.#batchSize);
     const flat = reply as (number | [Buffer, Buffer[]][])[];
     const entries: Entry[] = [];
     for (let i = 0; i < flat.length; i += 2) {
@@ -155,6 +216,7 @@ export class RedisDelivery {
   /** Handles in batches and acknowledges each; what fails is handed out again, to this process or the next holder. */
   async #handle(entries: readonly Entry[]): Promise<void> {
     this.#handling = true;
+    const group = this.#group;
     try {
       for (let start = 0; start < entries.length && !this.#stopped; start += this.#batchSize) {
         const batch = entries.slice(start, start + this.#batchSize);
@@ -166,7 +228,7 @@ export class RedisDelivery {
         for (const { stream, id } of batch) {
           ids.set(stream, [...(ids.get(stream) ?? []), id]);
         }
-        await Promise.all([...ids].map(([stream, list]) => this.#options.acknowledge(stream, list)));
+        await Promise.all([...ids].map(([stream, list]) => this.#options.acknowledge(stream, group, list)));
       }
     } finally {
       this.#handling = false;

@@ -15,6 +15,8 @@ export interface LaneOptions {
   readonly stream: string;
   /** The hash of the tokens, a field for each source. */
   readonly writers: string;
+  /** The sorted set of the replicas that are waited for. */
+  readonly replicas: string;
   readonly channel: string;
   readonly consumers: readonly string[];
   readonly maxLength: number;
@@ -44,8 +46,8 @@ export class RedisLane implements Lane {
 
   constructor(options: LaneOptions) {
     this.#options = options;
-    const { scripts, stream, writers, source, consumers } = options;
-    scripts.attach(2, stream, writers, source, this.#token, ...consumers).catch((error: unknown) => this.#break(error));
+    const { scripts, stream, writers, replicas, source, consumers } = options;
+    scripts.attach(3, stream, writers, replicas, source, this.#token, ...consumers).catch((error: unknown) => this.#break(error));
   }
 
   get broken(): boolean {
@@ -109,13 +111,13 @@ export class RedisLane implements Lane {
 
   /** Asks how far the slowest consumer is. While Redis is away nothing is known, and nothing is lost yet. */
   async #ask(): Promise<void> {
-    const { scripts, source, stream, writers, consumers, log } = this.#options;
+    const { scripts, source, stream, writers, replicas, consumers, log } = this.#options;
     this.#askMs = Math.min(ASK_MAX_MS, this.#askMs * 1.5);
     const [first] = this.#underWay;
     if (first?.id !== undefined) {
       try {
         // One connection keeps the order: whatever was sent before this has changed the token by then.
-        const reply = await scripts.passed(2, stream, writers, source, this.#token, ...consumers);
+        const reply = await scripts.passed(3, stream, writers, replicas, source, this.#token, ...consumers);
         if (reply === "LOST") {
           this.#break(new Error(`Redis lost what the stream ${stream} held.`));
         } else {

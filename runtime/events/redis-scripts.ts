@@ -2,7 +2,10 @@ import type { RedisClient } from "#runtime/redis.ts";
 
 // Each script is one atomic step; where it says LOST, Redis does not hold what the caller put there. `redis-bus.ts` describes the protocol.
 
-/** How far the slowest of the consumers from ARGV[3] on has passed the stream KEYS[1]; nil when a group is missing. Trims what all passed. */
+/**
+ * How far the slowest of the consumers from ARGV[3] on and of the replicas in KEYS[3] has passed the stream KEYS[1]; nil when a consumer's group is
+ * missing. A replica without its group will find that out and begin anew. Trims what all passed.
+ */
 const SLOWEST = `
 local function parts(id)
   local ms, seq = string.match(id, '(%d+)-(%d+)')
@@ -17,13 +20,19 @@ local function slowest()
     for i = 1, #flat, 2 do state[flat[i]] = flat[i + 1] end
     states[state['name']] = state
   end
-  local low, lowSeq
+  local waited = {}
   for i = 3, #ARGV do
-    local state = states[ARGV[i]]
-    if not state then return nil end
+    if not states[ARGV[i]] then return nil end
+    waited[#waited + 1] = states[ARGV[i]]
+  end
+  for _, replica in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+    if states[replica] then waited[#waited + 1] = states[replica] end
+  end
+  local low, lowSeq
+  for _, state in ipairs(waited) do
     local ms, seq = parts(state['last-delivered-id'])
     if state['pending'] > 0 then
-      ms, seq = parts(redis.call('XPENDING', KEYS[1], ARGV[i])[2])
+      ms, seq = parts(redis.call('XPENDING', KEYS[1], state['name'])[2])
       if seq > 0 then seq = seq - 1 else ms = ms - 1; seq = 4294967295 end
     end
     if not low or ms < low or (ms == low and seq < lowSeq) then low = ms; lowSeq = seq end
@@ -34,7 +43,7 @@ local function slowest()
   return id
 end`;
 
-/** KEYS stream, writers; ARGV source, token, consumers… Makes stream and groups where they are missing, and this writer the only one of its source. */
+/** KEYS stream, writers, replicas; ARGV source, token, consumers… Makes stream and groups where they are missing, and this writer the only one of its source. */
 const ATTACH = `${SLOWEST}
 for i = 3, #ARGV do
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[i], '0', 'MKSTREAM')
@@ -57,7 +66,7 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PUBLISH', ARGV[5], 'new')
 return id`;
 
-/** KEYS stream, writers; ARGV source, token, consumers… Gives the id of the last entry that every consumer passed. */
+/** KEYS stream, writers, replicas; ARGV source, token, consumers… Gives the id of the last entry that every consumer passed. */
 const PASSED = `${SLOWEST}
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 'LOST' end
 return slowest() or 'LOST'`;
@@ -117,6 +126,53 @@ for i = 1, n do
 end
 return out`;
 
+const TIME = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)`;
+
+/** KEYS replicas, holder, streams…; ARGV replica, owner, lease in ms. Makes the groups of a new replica, which begin with what comes from now on. */
+const JOIN = `${TIME}
+for i = 3, #KEYS do
+  local made = redis.pcall('XGROUP', 'CREATE', KEYS[i], ARGV[1], '$', 'MKSTREAM')
+  if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 'OK'`;
+
+/**
+ * KEYS replicas, holder, streams…; ARGV replica, owner, lease in ms. Says that the replica lives. LOST: it was dropped, or a group of it is gone. HELD: another process
+ * has the same one.
+ */
+const BEAT = `${TIME}
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[2] then return 'HELD' end
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 'LOST' end
+for i = 3, #KEYS do
+  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[i])
+  local found = false
+  if not groups.err then
+    for _, flat in ipairs(groups) do
+      for f = 1, #flat, 2 do
+        if flat[f] == 'name' and flat[f + 1] == ARGV[1] then found = true end
+      end
+    end
+  end
+  if not found then return 'LOST' end
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 'OK'`;
+
+/** KEYS replicas, streams…; ARGV how long one may be silent in ms. Drops the replicas that were silent for longer, and gives them. */
+const DROP = `${TIME}
+local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now - ARGV[1]))
+for _, replica in ipairs(gone) do
+  for i = 2, #KEYS do redis.pcall('XGROUP', 'DESTROY', KEYS[i], replica) end
+  redis.call('ZREM', KEYS[1], replica)
+end
+return gone`;
+
 type Reply = string | number | Buffer | Reply[] | null;
 type Run = (keyCount: number, ...args: (string | number | Buffer)[]) => Promise<Reply>;
 
@@ -127,6 +183,9 @@ export interface Scripts {
   readonly passed: Run;
   readonly balance: Run;
   readonly leave: Run;
+  readonly join: Run;
+  readonly beat: Run;
+  readonly drop: Run;
   /** Answers in bytes. */
   readonly take: Run;
 }
@@ -144,6 +203,9 @@ export function scriptsOf(client: RedisClient): Scripts {
     passed: define("soukPassed", PASSED),
     balance: define("soukBalance", BALANCE),
     leave: define("soukLeave", LEAVE),
+    join: define("soukJoin", JOIN),
+    beat: define("soukBeat", BEAT),
+    drop: define("soukDrop", DROP),
     take: define("soukTake", TAKE, "Buffer"),
   };
 }

@@ -11,7 +11,7 @@ import {
   ListingWithdrawnSchema,
 } from "#gen/marketplace/catalog/v1/events_pb.ts";
 import type { Event } from "#gen/marketplace/event/v1/event_pb.ts";
-import { type Subscription, typeOf } from "#runtime/events/bus.ts";
+import { type Replica, type Subscription, typeOf } from "#runtime/events/bus.ts";
 import type { Log } from "#runtime/log.ts";
 import type { Change, SearchIndex } from "./index.ts";
 
@@ -57,8 +57,9 @@ export function changeOf(listing: Listing, sequence: bigint): Change {
  * It keeps the sequence of the last event of each listing instead, and skips what is not newer, which drops doubles just as well. While the index
  * cannot take events they are not confirmed, so they come again.
  */
-export function listingConsumer(index: SearchIndex, log: Log): Subscription {
+export function listingConsumer(index: SearchIndex, replica: Replica, log: Log): Subscription {
   return {
+    replica,
     consumer: "search.index",
     service: "search",
     types: [...SCHEMAS.keys()],

@@ -27,14 +27,19 @@ const transitions: Readonly<Record<ReindexStateName, readonly ReindexStateName[]
   FAILED: [],
 };
 
-/** Rebuilds of the index. One runs at a time; it survives this process, because it is a job. */
+/**
+ * Rebuilds of the index. Each process has an index of its own and rebuilds it for itself, one rebuild at a time. One that an operator asks for survives
+ * the process, because it is a job; when the process that has taken it is done, the others follow.
+ */
 export interface Reindexing {
-  /** Begins a rebuild, or gives the one that runs. */
+  /** Begins a rebuild that an operator asked for, or gives the one that runs. */
   begin(tx: Transaction<SearchTables>): Promise<ReindexRow>;
-  /** Runs the rebuild that runs, or a new one, here and now. Rejects when it fails; its job tries again. */
-  now(): Promise<void>;
-  /** The rebuild that runs or ran last. */
+  /** Rebuilds this process' index. Who asks before it has begun shares it. Rejects when it fails. */
+  here(): Promise<void>;
+  /** The operators' rebuild that runs or ran last. */
   latest(): Promise<ReindexRow | undefined>;
+  /** The id of the operators' last rebuild that succeeded. */
+  lastDone(): Promise<string | undefined>;
   readonly job: JobHandler;
 }
 
@@ -44,26 +49,29 @@ export function reindexing(deps: {
   index: SearchIndex;
   catalog: Pick<Client<typeof CatalogService>, "scanListings">;
   log: Log;
+  /** Hears that this process' index is as this rebuild wants it, before that is done for others to see. */
+  onDone(reindexId: string): void;
+  /** Ends what is asked of this process. */
+  stopped: AbortSignal;
 }): Reindexing {
-  const { database, index, catalog, log } = deps;
-  /** The rebuild in this process: started at boot, it must not be run by its job at the same time. */
-  let running: { reindexId: string; done: Promise<void> } | undefined;
+  const { database, index, catalog, log, onDone, stopped } = deps;
+  let last: Promise<unknown> = Promise.resolve();
+  let asked: Promise<void> | undefined;
 
-  const scan = async (reindexId: string, signal: AbortSignal | undefined): Promise<void> => {
+  const scan = async (reindexId: string | undefined, signal: AbortSignal): Promise<void> => {
     let read = 0;
     let pageToken = "";
     do {
-      signal?.throwIfAborted();
-      const options = { timeoutMs: SCAN_TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) };
-      const page = await catalog.scanListings({ pageSize: SCAN_PAGE, pageToken }, options);
+      signal.throwIfAborted();
+      const page = await catalog.scanListings({ pageSize: SCAN_PAGE, pageToken }, { timeoutMs: SCAN_TIMEOUT_MS, signal });
       await index.addToRebuild(page.listings.flatMap(({ listing, sequence }) => (listing ? [changeOf(listing, sequence)] : [])));
       read += page.listings.length;
       pageToken = page.nextPageToken;
-      await noteProgress(database, reindexId, read);
+      if (reindexId !== undefined) await noteProgress(database, reindexId, read);
     } while (pageToken !== "");
   };
 
-  const rebuild = async (reindexId: string, signal: AbortSignal | undefined): Promise<void> => {
+  const rebuild = async (reindexId: string | undefined, signal: AbortSignal): Promise<void> => {
     const start = Date.now();
     await index.beginRebuild();
     try {
@@ -73,29 +81,29 @@ export function reindexing(deps: {
       await index.abortRebuild().catch(() => {});
       throw error;
     }
-    await end(database, reindexId, "DONE", "");
-    log.info({ reindexId, ms: Date.now() - start }, "the search index is rebuilt");
+    log.info({ ...(reindexId === undefined ? {} : { reindexId }), ms: Date.now() - start }, "the search index is rebuilt");
   };
 
-  const run = (reindexId: string, signal?: AbortSignal): Promise<void> => {
-    if (running !== undefined) {
-      const before = running;
-      return before.reindexId === reindexId ? before.done : before.done.catch(() => {}).then(() => run(reindexId, signal));
-    }
-    const done = rebuild(reindexId, signal).finally(() => {
-      running = undefined;
-    });
-    running = { reindexId, done };
+  const inTurn = (work: () => Promise<void>): Promise<void> => {
+    const done = last.then(work);
+    last = done.catch(() => {});
     return done;
   };
 
   return {
     begin,
-    async now() {
-      const row = await database.transaction((tx) => begin(tx));
-      await run(row.reindex_id);
+    here() {
+      asked ??= inTurn(() => {
+        asked = undefined;
+        return rebuild(undefined, stopped);
+      });
+      return asked;
     },
     latest: () => database.sql.selectFrom("reindex").selectAll().orderBy("reindex_id", "desc").limit(1).executeTakeFirst(),
+    async lastDone() {
+      const query = database.sql.selectFrom("reindex").select("reindex_id").where("state", "=", "DONE");
+      return (await query.orderBy("reindex_id", "desc").limit(1).executeTakeFirst())?.reindex_id;
+    },
     job: {
       kind: REINDEX,
       maxAttempts: MAX_ATTEMPTS,
@@ -106,7 +114,9 @@ export function reindexing(deps: {
           return;
         }
         try {
-          await run(key, signal);
+          await inTurn(() => rebuild(key, signal));
+          onDone(key);
+          await end(database, key, "DONE", "");
         } catch (error) {
           if (attempt < MAX_ATTEMPTS || signal.aborted) {
             throw error;

@@ -1,11 +1,9 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { type ReindexSchema, ReindexState, SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { callOf } from "#runtime/call.ts";
 import type { Clients } from "#runtime/clients.ts";
-import type { Log } from "#runtime/log.ts";
 import type { PageTokens } from "#runtime/pages.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { categories } from "./categories.ts";
@@ -13,47 +11,39 @@ import { listingConsumer } from "./changes.ts";
 import type { ReindexRow, ReindexStateName, SearchDatabase } from "./entities.ts";
 import type { SearchIndex } from "./index.ts";
 import { reindexing } from "./reindex.ts";
+import { indexReplica, type Notebook } from "./replica.ts";
 import { searching } from "./searching.ts";
-
-const BUILD_PAUSE_MS = 200;
-const BUILD_PAUSE_MAX_MS = 5_000;
 
 /** What search is made of. */
 export interface SearchDependencies {
   readonly database: SearchDatabase;
   readonly clients: Clients;
   readonly pages: PageTokens;
+  /** What is noted beside the index. */
+  readonly notes: Notebook;
   /** The index, not yet open. `onCorrupt` is called by it when its file is broken. */
   index(hooks: { onCorrupt(): void }): SearchIndex;
 }
 
 /** Search: finds listings on sale. Holds a derived index that is fed by the catalog's events and can be rebuilt from the catalog at any time. */
-export function search({ database, clients, pages, index: makeIndex }: SearchDependencies): ServiceModule {
+export function search({ database, clients, pages, notes, index: makeIndex }: SearchDependencies): ServiceModule {
   const { log } = database;
   const stopped = new AbortController();
   const catalog = clients.of(CatalogService);
-  const index = makeIndex({
-    onCorrupt: () => {
-      log.error("the search index is broken and will be rebuilt");
-      database
-        .transaction((tx) => reindex.begin(tx))
-        .catch((error: unknown) => log.error({ err: error }, "no rebuild could begin"));
-    },
-  });
-  const reindex = reindexing({ database, index, catalog, log });
+  const index = makeIndex({ onCorrupt: () => replica.broken() });
+  const onDone = (reindexId: string) => notes.add({ reindexId });
+  const reindex = reindexing({ database, index, catalog, log, onDone, stopped: stopped.signal });
+  const replica = indexReplica({ reindex, notes, stopped: stopped.signal, log });
   const searches = searching({ index, categories: categories(catalog), pages });
 
   return {
     name: "search",
     database,
-    consumers: [listingConsumer(index, log)],
+    consumers: [listingConsumer(index, replica, log)],
     jobs: [reindex.job],
     recurring: [],
     async start() {
-      if (!(await index.open())) {
-        log.info("there is no usable search index; building one");
-        await untilBuilt(() => reindex.now(), stopped.signal, log);
-      }
+      await replica.opened(await index.open());
     },
     async stop() {
       stopped.abort();
@@ -78,21 +68,6 @@ export function search({ database, clients, pages, index: makeIndex }: SearchDep
       });
     },
   };
-}
-
-/** Not ready before there is an index: the catalog may start later than this process. */
-async function untilBuilt(build: () => Promise<void>, stopped: AbortSignal, log: Log): Promise<void> {
-  for (let pause = BUILD_PAUSE_MS; ; pause = Math.min(BUILD_PAUSE_MAX_MS, pause * 2)) {
-    try {
-      return await build();
-    } catch (error) {
-      if (stopped.aborted) {
-        throw error;
-      }
-      log.warn({ err: error, pauseMs: pause }, "the search index could not be built; trying again");
-      await sleep(pause, undefined, { signal: stopped });
-    }
-  }
 }
 
 const states: Readonly<Record<ReindexStateName, ReindexState>> = {

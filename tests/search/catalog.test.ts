@@ -8,6 +8,7 @@ import { pageTokens } from "#runtime/pages.ts";
 import { serviceTokens } from "#runtime/tokens.ts";
 import { entities } from "../../services/search/entities.ts";
 import { migrations } from "../../services/search/migrations/index.ts";
+import { notesIn } from "../../services/search/replica.ts";
 import { search } from "../../services/search/service.ts";
 import { sqliteIndex } from "../../services/search/sqlite/sqlite-index.ts";
 import { draft, openMarketplace } from "../catalog/marketplace.ts";
@@ -23,6 +24,7 @@ describe("search beside the catalog itself", () => {
       database,
       clients,
       pages: pageTokens({ secret: market.keys.pageTokens }),
+      notes: notesIn(folder.path),
       index: (hooks) => sqliteIndex({ folder: folder.path, log: quietLog, ...hooks }),
     });
     try {

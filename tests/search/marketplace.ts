@@ -16,6 +16,7 @@ import type { ServiceModule } from "#runtime/service.ts";
 import { embeddedVerifiers, serviceTokens, temporaryKeys } from "#runtime/tokens.ts";
 import { entities, type SearchDatabase } from "../../services/search/entities.ts";
 import { migrations } from "../../services/search/migrations/index.ts";
+import { notesIn } from "../../services/search/replica.ts";
 import { search } from "../../services/search/service.ts";
 import { sqliteIndex } from "../../services/search/sqlite/sqlite-index.ts";
 import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
@@ -112,6 +113,7 @@ export async function openMarketplace(
     database,
     clients: directory.clientsFor(serviceTokens(keys, "search")),
     pages: pageTokens({ secret: keys.pageTokens, clock }),
+    notes: notesIn(folder.path),
     index: (hooks) => sqliteIndex({ folder: folder.path, log: quietLog, ...hooks }),
   });
   await module.start?.();
