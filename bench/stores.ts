@@ -1,5 +1,6 @@
-// What the catalog's reads cost without RPC, on a private MariaDB, against bare mysql2.
+// What the catalog's reads cost without RPC, against bare mysql2.
 
+import { cpus } from "node:os";
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
 import { createPool, type Pool } from "mysql2";
@@ -9,6 +10,8 @@ import {
   type Listing,
   ListSellerListingsRequestSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { RedisStore } from "#runtime/cache/redis-store.ts";
+import { cacheStores, type OpenCacheStore } from "#runtime/cache/stores.ts";
 import { type Call, callKey } from "#runtime/call.ts";
 import { systemClock } from "#runtime/clock.ts";
 import { openDatabase } from "#runtime/database/database.ts";
@@ -20,6 +23,7 @@ import { type ReadRow, readColumns, toListing } from "../services/catalog/listin
 import { migrations } from "../services/catalog/migrations/index.ts";
 import { catalogReads } from "../services/catalog/reads.ts";
 import { startMariadb } from "../tools/stores/mariadb.ts";
+import { startRedis } from "../tools/stores/redis.ts";
 import { ensureDatabase } from "../tools/stores/stores.ts";
 
 const LISTINGS = 5_000;
@@ -27,6 +31,10 @@ const SELLERS = 50;
 const CONCURRENCY = 8;
 const PAGE = 20;
 const BATCH = 100;
+/** Listings that are asked for again and again. */
+const HOT = 500;
+
+type CatalogReads = ReturnType<typeof catalogReads>;
 
 /** One thing that is measured. */
 interface Subject {
@@ -35,10 +43,34 @@ interface Subject {
   call(index: number): Promise<unknown>;
 }
 
+/** A ratio that is promised. */
+interface Promised {
+  readonly of: string;
+  readonly to: string;
+  readonly atMost: number;
+}
+
+const PROMISED: readonly Promised[] = [
+  { of: "get", to: "get, bare mysql2", atMost: 1.5 },
+  { of: "page of 20", to: "page of 20, bare mysql2", atMost: 1.5 },
+  { of: "batch of 100", to: "batch of 100, bare mysql2", atMost: 1.5 },
+  { of: "get, remembered", to: "get", atMost: 0.5 },
+  { of: "get, only Redis has it", to: "get", atMost: 0.5 },
+  { of: "batch of 100, remembered", to: "get", atMost: 3 },
+  { of: "batch of 100", to: "get", atMost: 3 },
+  { of: "batch of 100, only Redis has it", to: "get", atMost: 3 },
+];
+
+/**
+ * Measures the catalog's reads as functions, without RPC, in this process, on a private MariaDB (`innodb_flush_log_at_trx_commit = 1`) and Redis: from
+ * the tables against bare mysql2 (its own pool, the same statement, the same mapping into the same message), and from the cache. All are interleaved, round by
+ * round; a ratio is the median of the ratios of the rounds. Only this process's processor time counts.
+ */
 export async function stores({ rounds }: { rounds: number }): Promise<void> {
-  const mariadb = await startMariadb();
+  const [mariadb, redis] = await Promise.all([startMariadb(), startRedis()]);
+  const log = silentLog();
   const url = await ensureDatabase(mariadb.url, { name: "souk_catalog", password: "bench" });
-  const database = await openDatabase({ service: "catalog", url, entities, migrations, clock: systemClock, log: silentLog() });
+  const database = await openDatabase({ service: "catalog", url, entities, migrations, clock: systemClock, log });
   const address = new URL(url);
   const bare = createPool({
     host: address.hostname,
@@ -48,29 +80,56 @@ export async function stores({ rounds }: { rounds: number }): Promise<void> {
     database: address.pathname.slice(1),
     connectionLimit: 10,
   });
+  const opened: CatalogReads[] = [];
+  const reading = (openCacheStore: OpenCacheStore) => {
+    const reads = catalogReads(database, pageTokens({ secret: new Uint8Array(32) }), openCacheStore);
+    opened.push(reads);
+    return reads;
+  };
   try {
     const listings = await fill(database);
-    const subjects = [...ours(database, listings), ...peers(bare, listings)];
-    const samples = new Map(subjects.map(({ name }) => [name, [] as { cpuUs: number; wallUs: number }[]]));
+    const near = reading(cacheStores({ redisUrl: redis.url, log }));
+    const far = reading(({ codec }) => new RedisStore({ url: redis.url, log, codec, timeoutMs: 1_000 }));
+    const subjects = [...fromTables(near, listings), ...peers(bare, listings), ...remembered(near, far, listings)];
+    const samples = new Map<string, Sample[]>(subjects.map(({ name }) => [name, []]));
     for (const subject of subjects) await measure(subject);
     for (let round = 0; round < rounds; round++) {
       for (const subject of subjects) samples.get(subject.name)?.push(await measure(subject));
     }
-    for (const [name, each] of samples) {
-      console.log(
-        name.padEnd(30),
-        median(each.map((s) => s.cpuUs))
-          .toFixed(1)
-          .padStart(9),
-        median(each.map((s) => s.wallUs))
-          .toFixed(1)
-          .padStart(9),
-      );
-    }
+    report(samples, rounds);
   } finally {
     bare.end();
+    for (const reads of opened) reads.close();
     await database.close();
-    await mariadb.stop();
+    await Promise.all([mariadb.stop(), redis.stop()]);
+  }
+}
+
+interface Sample {
+  readonly cpuUs: number;
+  readonly wallUs: number;
+}
+
+function report(samples: ReadonlyMap<string, readonly Sample[]>, rounds: number): void {
+  const [cpu] = cpus();
+  console.log(
+    `Node ${process.version}, ${cpus().length} × ${cpu?.model}, median of ${rounds} interleaved rounds, ${CONCURRENCY} at once\n`,
+  );
+  console.log(`${"".padEnd(34)}${"CPU".padStart(12)}${"wall".padStart(12)}`);
+  for (const [name, each] of samples) {
+    const cells = [median(each.map(({ cpuUs }) => cpuUs)), median(each.map(({ wallUs }) => wallUs))];
+    console.log(name.padEnd(34) + cells.map((cell) => `${cell.toFixed(1)} µs`.padStart(12)).join(""));
+  }
+  console.log(`\n${"".padEnd(62)}${"CPU".padStart(8)}${"wall".padStart(8)}`);
+  for (const { of, to, atMost } of PROMISED) {
+    const one = samples.get(of) ?? [];
+    const other = samples.get(to) ?? [];
+    const ratio = (what: keyof Sample) => median(one.map((sample, round) => sample[what] / (other[round]?.[what] ?? 1)));
+    const [byCpu, byWall] = [ratio("cpuUs"), ratio("wallUs")];
+    const verdict = byCpu <= atMost ? "" : "  missed";
+    console.log(
+      `${`${of} / ${to}`.padEnd(62)}${byCpu.toFixed(2).padStart(8)}${byWall.toFixed(2).padStart(8)}  at most ${atMost}${verdict}`,
+    );
   }
 }
 
@@ -79,7 +138,7 @@ function median(values: number[]): number {
   return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
-async function measure({ calls, call }: Subject): Promise<{ cpuUs: number; wallUs: number }> {
+async function measure({ calls, call }: Subject): Promise<Sample> {
   const before = process.cpuUsage();
   const start = performance.now();
   let next = 0;
@@ -132,31 +191,40 @@ async function fill(database: CatalogDatabase): Promise<ListingRow[]> {
   return rows;
 }
 
-function ours(database: CatalogDatabase, rows: ListingRow[]): Subject[] {
-  const reads = catalogReads(database, pageTokens({ secret: new Uint8Array(32) }));
-  const call = { caller: { kind: "anonymous" } } as Call;
+/** Services read the tables, others what is remembered. */
+const service = { caller: { kind: "service", service: "search" } } as const;
+const anybody = { caller: { kind: "anonymous" } } as const;
+
+function fromTables(reads: CatalogReads, rows: ListingRow[]): Subject[] {
   const context = {
     method: CatalogService.method.listSellerListings,
-    values: { get: (key: unknown) => (key === callKey ? call : undefined) },
+    values: { get: (key: unknown) => (key === callKey ? anybody : undefined) },
   } as unknown as HandlerContext;
-  const at = (index: number) => rows[(index * 7) % rows.length] as ListingRow;
+  const page = (index: number) => create(ListSellerListingsRequestSchema, { sellerId: at(rows, index).seller_id, pageSize: PAGE });
+  const batch = (index: number) => create(BatchGetListingsRequestSchema, { listingIds: batchAt(rows, index) });
   return [
-    { name: "get", calls: 3_000, call: (index) => reads.getListing(call, at(index).listing_id) },
-    {
-      name: "page",
-      calls: 500,
-      call: (index) =>
-        reads.listSellerListings(
-          create(ListSellerListingsRequestSchema, { sellerId: at(index).seller_id, pageSize: PAGE }),
-          context,
-        ),
-    },
-    {
-      name: "batch",
-      calls: 200,
-      call: (index) => reads.batchGetListings(call, create(BatchGetListingsRequestSchema, { listingIds: batchAt(rows, index) })),
-    },
+    { name: "get", calls: 2_000, call: (index) => reads.getListing(service as Call, at(rows, index).listing_id) },
+    { name: "page of 20", calls: 400, call: (index) => reads.listSellerListings(page(index), context) },
+    { name: "batch of 100", calls: 200, call: (index) => reads.batchGetListings(service as Call, batch(index)) },
   ];
+}
+
+/** `near` has a store in the process before Redis, `far` has not. */
+function remembered(near: CatalogReads, far: CatalogReads, rows: ListingRow[]): Subject[] {
+  const hot = rows.slice(0, HOT);
+  const get = (reads: CatalogReads) => (index: number) => reads.getListing(anybody as Call, at(hot, index).listing_id);
+  const batch = (reads: CatalogReads) => (index: number) =>
+    reads.batchGetListings(anybody as Call, create(BatchGetListingsRequestSchema, { listingIds: batchAt(hot, index) }));
+  return [
+    { name: "get, remembered", calls: 20_000, call: get(near) },
+    { name: "get, only Redis has it", calls: 2_000, call: get(far) },
+    { name: "batch of 100, remembered", calls: 2_000, call: batch(near) },
+    { name: "batch of 100, only Redis has it", calls: 200, call: batch(far) },
+  ];
+}
+
+function at(rows: ListingRow[], index: number): ListingRow {
+  return rows[(index * 7) % rows.length] as ListingRow;
 }
 
 function batchAt(rows: ListingRow[], index: number): string[] {
@@ -164,7 +232,6 @@ function batchAt(rows: ListingRow[], index: number): string[] {
 }
 
 function peers(pool: Pool, rows: ListingRow[]): Subject[] {
-  const at = (index: number) => rows[(index * 7) % rows.length] as ListingRow;
   const query = (text: string, values: unknown[]) =>
     new Promise<Listing[]>((resolve, reject) =>
       pool.query(text, values, (error, found) => {
@@ -179,13 +246,14 @@ function peers(pool: Pool, rows: ListingRow[]): Subject[] {
     `(select ${columns} from listing where seller_id = ? and state = '${state}' order by create_time desc, listing_id desc limit ${PAGE + 1})`;
   const page = `${["ACTIVE", "RESERVED", "SOLD"].map(run).join(" union all ")} order by create_time desc, listing_id desc limit ${PAGE + 1}`;
   return [
-    { name: "bare get", calls: 3_000, call: (index) => query(one, [at(index).listing_id]) },
-    { name: "bare page", calls: 500, call: (index) => query(page, Array(3).fill(at(index).seller_id)) },
-    { name: "bare batch", calls: 200, call: (index) => query(batch, [batchAt(rows, index)]) },
+    { name: "get, bare mysql2", calls: 2_000, call: (index) => query(one, [at(rows, index).listing_id]) },
+    { name: "page of 20, bare mysql2", calls: 400, call: (index) => query(page, Array(3).fill(at(rows, index).seller_id)) },
+    { name: "batch of 100, bare mysql2", calls: 200, call: (index) => query(batch, [batchAt(rows, index)]) },
   ];
 }
 
 /** mysql2 gives a BIGINT as a number. */
 function byHand(row: ReadRow): Listing {
-  return toListing({ ...row, price_minor: BigInt(row.price_minor) });
+  (row as { price_minor: bigint }).price_minor = BigInt(row.price_minor);
+  return toListing(row);
 }

@@ -31,8 +31,8 @@ const NEWEST_FIRST: readonly SortColumn<"create_time" | "listing_id">[] = [
   { column: "listing_id", direction: "desc" },
 ];
 
-/** The states of a page, each with a run of rows of its own. */
-interface RunsOfStates {
+/** The values of a statement for a page. */
+interface PageOfSeller {
   readonly sellerId: string;
   readonly limit: number;
   /** The last row of the page before. */
@@ -53,32 +53,38 @@ export function catalogReads(
   const select = () => sql.selectFrom("listing").select(readColumns);
   const point = compiled<{ listingId: string }, ReadRow>(({ listingId }) => select().where("listing_id", "=", listingId));
   const batch = batches((listingIds) => select().where("listing_id", "in", listingIds));
-  const run = (state: State, { sellerId, limit, time, listingId }: RunsOfStates, follows: boolean) => {
-    // By the index listing_seller: each state is a run of rows in the order asked for, so nothing is sorted and nothing skipped.
-    let query = select().where("seller_id", "=", sellerId).where("state", "=", state);
+  /** By the index listing_seller: each state is a run of rows in the order asked for, so nothing is sorted and nothing skipped. */
+  const run = (state: State, { sellerId, limit, time, listingId }: PageOfSeller, follows: boolean) => {
+    let query = sql.selectFrom("listing").where("seller_id", "=", sellerId).where("state", "=", state);
     if (follows) {
       // The first condition bounds the walk over the index; the second one is exact.
       query = query.where("create_time", "<=", time).where((eb) => afterPosition(eb, NEWEST_FIRST, [time, listingId]));
     }
     return query.orderBy("create_time", "desc").orderBy("listing_id", "desc").limit(limit);
   };
-  const runs = new Map<string, (values: RunsOfStates) => CompiledQuery<ReadRow>>();
-  /** One statement for the runs of several states; at most one page of each is sorted together. */
-  const pageOf = (states: readonly [State, ...State[]], follows: boolean) => {
-    const name = `${states.join()} ${follows}`;
-    const known = runs.get(name);
+  const pageQueries = new Map<string, (values: PageOfSeller) => CompiledQuery<ReadRow>>();
+  const pageOf = ([first, ...others]: readonly [State, ...State[]], follows: boolean) => {
+    const name = `${[first, ...others].join()} ${follows}`;
+    const known = pageQueries.get(name);
     if (known !== undefined) return known;
-    const made = compiled<RunsOfStates, ReadRow>((values) => {
-      const [first, ...others] = states;
-      if (others.length === 0) return run(first, values, follows);
-      const part = (state: State) => sql.selectFrom(run(state, values, follows).as("run")).select(readColumns);
-      return others
+    const made = compiled<PageOfSeller, ReadRow>((values) => {
+      if (others.length === 0) return run(first, values, follows).select(readColumns);
+      // Of each state one page of keys from the index alone; they are sorted together, and the rows of the first of them are read.
+      const keys = (state: State) => run(state, values, follows).select(["listing_id", "create_time"]).as("run");
+      const part = (state: State) => sql.selectFrom(keys(state)).select(["run.listing_id", "run.create_time"]);
+      const page = others
         .reduce((all, state) => all.unionAll(part(state)), part(first))
         .orderBy("create_time", "desc")
         .orderBy("listing_id", "desc")
         .limit(values.limit);
+      return sql
+        .selectFrom(page.as("page"))
+        .innerJoin("listing", "listing.listing_id", "page.listing_id")
+        .select(readColumns.map((column) => `listing.${column}` as const))
+        .orderBy("page.create_time", "desc")
+        .orderBy("page.listing_id", "desc");
     });
-    runs.set(name, made);
+    pageQueries.set(name, made);
     return made;
   };
 
