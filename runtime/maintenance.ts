@@ -8,10 +8,11 @@ import { type DeadLetter, discardDeadLetter, listDeadLetters, retryDeadLetter } 
 import { afterPosition, cutPage, type PageTokens, pageSizeOf } from "#runtime/pages.ts";
 
 const PAGE = { standard: 20, max: 100 };
+/** As the index job_due has them: behind the due time stands the primary key. */
 const JOB_ORDER = [
   { column: "due_time", direction: "asc" },
-  { column: "kind", direction: "asc" },
   { column: "job_key", direction: "asc" },
+  { column: "kind", direction: "asc" },
 ] as const;
 
 /** What every service with tables answers the ops service about itself: its dead letters and its jobs. */
@@ -50,11 +51,11 @@ export function maintenance(database: Database, pages: PageTokens): ServiceImpl<
         .$narrowType<{ due_time: number }>()
         .$if(position !== undefined, (query) => query.where((eb) => afterPosition(eb, JOB_ORDER, position ?? [])))
         .orderBy("due_time")
-        .orderBy("kind")
         .orderBy("job_key")
+        .orderBy("kind")
         .limit(size + 1)
         .execute();
-      const page = cutPage(rows, size, (last) => pages.encode(method, request, [last.due_time, last.kind, last.job_key]));
+      const page = cutPage(rows, size, (last) => pages.encode(method, request, [last.due_time, last.job_key, last.kind]));
       const now = database.clock.now();
       const jobs = page.rows.map((row) =>
         create(JobSchema, {
