@@ -31,6 +31,7 @@ import { catalog } from "./catalog/service.ts";
 import { inventory } from "./inventory/service.ts";
 import { ops } from "./ops/service.ts";
 import { order } from "./order/service.ts";
+import { keepProcessor } from "./payment/processor-identity.ts";
 import { payment } from "./payment/service.ts";
 import { openSimulator } from "./payment/simulator.ts";
 import { simulatorDoors } from "./payment/simulator-doors.ts";
@@ -144,14 +145,15 @@ function makersOf({ options, part, open, closing }: Making): Readonly<Record<Ser
   const { dataDir, clock, baseUrl, log } = options;
   return {
     account: async () => account({ ...part("account"), database: await open("account") }),
-    catalog: async () =>
-      catalog({ ...part("catalog"), database: await open("catalog"), openCacheStore: cacheStores(options) }),
+    catalog: async () => catalog({ ...part("catalog"), database: await open("catalog"), openCacheStore: cacheStores(options) }),
     inventory: async () => inventory({ ...part("inventory"), database: await open("inventory") }),
     order: async () => order({ ...part("order"), database: await open("order") }),
     async payment() {
       const database = await open("payment");
-      const processor = openSimulator({ file: options.simulatorFile ?? fileIn(dataDir, "processor.db"), clock, baseUrl });
+      const file = options.simulatorFile ?? fileIn(dataDir, "processor.db");
+      const processor = openSimulator({ file, clock, baseUrl });
       closing.push(() => processor.close());
+      await keepProcessor(database, processor.id, file);
       return payment({ ...part("payment"), database, processor, doors: simulatorDoors(processor) });
     },
     async search() {

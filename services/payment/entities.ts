@@ -176,6 +176,19 @@ const FeeMinimumSchema = defineEntity({
 export class FeeMinimum extends FeeMinimumSchema.class {}
 FeeMinimumSchema.setClass(FeeMinimum);
 
+/** The processor that these payments are with; one row. */
+const ProcessorIdentitySchema = defineEntity({
+  name: "ProcessorIdentity",
+  tableName: "processor_identity",
+  properties: {
+    /** Always 1. */
+    onlyRow: p.integer().primary(),
+    processorId: p.string().length(64),
+  },
+});
+export class ProcessorIdentity extends ProcessorIdentitySchema.class {}
+ProcessorIdentitySchema.setClass(ProcessorIdentity);
+
 /** Payment's entities. */
 export const entities = [
   LedgerAccount,
@@ -186,6 +199,7 @@ export const entities = [
   Payout,
   FeeSchedule,
   FeeMinimum,
+  ProcessorIdentity,
 ] as const;
 
 /** Payment's tables as Kysely sees them. */

@@ -36,8 +36,10 @@ export interface Confirmation {
   readonly state: "confirm" | "approved" | "declined" | "dropped";
 }
 
-/** A payment processor in one file, with the ambiguity of a real one. */
+/** A payment processor in one file, with the ambiguity of a real one. Several processes of one machine may share the file. */
 export interface Simulator extends Processor {
+  /** Made with the file: tells these books from others. */
+  readonly id: string;
   /** What a confirmation page shows; undefined when there is no such page. */
   confirmation(confirmationId: string): Confirmation | undefined;
   /** The buyer's decision; without effect when it was already made or the payment was dropped. */
@@ -85,9 +87,11 @@ const TABLES = `
   create index if not exists operation_confirmation on operation (confirmation_id) where confirmation_id <> '';
   create unique index if not exists operation_parent on operation (parent_key, kind) where parent_key <> '';
   create table if not exists attempt (key text primary key) strict;
+  create table if not exists identity (only_row integer primary key check (only_row = 1), id text not null) strict;
 `;
 
 class OpenSimulator implements Simulator {
+  readonly id: string;
   readonly #db: DatabaseSync;
   readonly #options: SimulatorOptions;
 
@@ -98,6 +102,8 @@ class OpenSimulator implements Simulator {
     this.#options = options;
     this.#db = new DatabaseSync(options.file, { timeout: 1_000, readBigInts: true });
     this.#db.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLES}`);
+    this.#db.prepare("insert into identity (only_row, id) values (1, ?) on conflict do nothing").run(newId());
+    this.id = this.#db.prepare("select id from identity").get()?.id as string;
   }
 
   authorize(key: string, order: AuthorizationOrder, signal: AbortSignal): Promise<Outcomes["authorization"]> {
@@ -261,16 +267,29 @@ class OpenSimulator implements Simulator {
     const [, prefix, effect] =
       /^(?:tok|bank)_((?:capture_|refund_|void_)?)timeout_(charged|not_charged|paid|not_paid)$/.exec(token) ?? [];
     if (effect === undefined || prefix !== step) {
-      return work();
+      return this.#whole(work);
     }
     const first = this.#db.prepare("insert into attempt (key) values (?) on conflict do nothing").run(key).changes === 1n;
     if (!first) {
-      return work();
+      return this.#whole(work);
     }
     if (!effect.startsWith("not_")) {
-      work();
+      this.#whole(work);
     }
     throw new ProcessorTimeout(key);
+  }
+
+  /** All or nothing, and one process at a time. */
+  #whole<T>(work: () => T): T {
+    this.#db.exec("begin immediate");
+    try {
+      const result = work();
+      this.#db.exec("commit");
+      return result;
+    } catch (error) {
+      this.#db.exec("rollback");
+      throw error;
+    }
   }
 
   async #wait(what: string, signal: AbortSignal): Promise<void> {
