@@ -12,33 +12,29 @@ import type {
   ScanListingsRequest,
   ScanListingsResponseSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { Cache } from "#runtime/cache/cache.ts";
+import { MemoryStore } from "#runtime/cache/memory-store.ts";
 import { cacheStores, type OpenCacheStore } from "#runtime/cache/stores.ts";
 import { accountIfAny, accountOf, type Call, callOf, isOperator, isService } from "#runtime/call.ts";
 import { compiled } from "#runtime/database/compiled.ts";
 import { fail } from "#runtime/errors.ts";
-import { afterPosition, cutPage, type PageTokens, pageSizeOf, type SortColumn } from "#runtime/pages.ts";
+import { cutPage, type PageTokens, pageSizeOf } from "#runtime/pages.ts";
 import { pageOfBrands } from "./brands.ts";
 import type { CatalogDatabase } from "./entities.ts";
 import { LISTING_NOT_FOUND } from "./errors.ts";
 import { type ReadRow, readColumns, toListing } from "./listings.ts";
 import { isShown, publicView } from "./public-view.ts";
-import { allStates, publicStates, type State, stateFromProto } from "./states.ts";
+import { sellerPages } from "./seller-page.ts";
+import { allStates, publicStates, stateFromProto } from "./states.ts";
 
 const PAGE = { standard: 20, max: 100 };
 const SCAN_PAGE = { standard: 500, max: 1_000 };
-const NEWEST_FIRST: readonly SortColumn<"create_time" | "listing_id">[] = [
-  { column: "create_time", direction: "desc" },
-  { column: "listing_id", direction: "desc" },
-];
 
-/** The values of a statement for a page. */
-interface PageOfSeller {
-  readonly sellerId: string;
-  readonly limit: number;
-  /** The last row of the page before. */
-  readonly time: number;
-  readonly listingId: string;
-}
+/** How long pages of brands are remembered, in the process. */
+const BRANDS_TTL_MS = 30_000;
+const BRANDS_MAX_BYTES = 4 * 1024 * 1024;
+
+type BrandPage = Awaited<ReturnType<typeof pageOfBrands>>;
 
 /**
  * The catalog's questions. Hot ones, so each is one statement by Kysely on an index that answers it, compiled once. What the public sees of a listing is
@@ -53,46 +49,23 @@ export function catalogReads(
   const select = () => sql.selectFrom("listing").select(readColumns);
   const point = compiled<{ listingId: string }, ReadRow>(({ listingId }) => select().where("listing_id", "=", listingId));
   const batch = batches((listingIds) => select().where("listing_id", "in", listingIds));
-  /** By the index listing_seller: each state is a run of rows in the order asked for, so nothing is sorted and nothing skipped. */
-  const run = (state: State, { sellerId, limit, time, listingId }: PageOfSeller, follows: boolean) => {
-    let query = sql.selectFrom("listing").where("seller_id", "=", sellerId).where("state", "=", state);
-    if (follows) {
-      // The first condition bounds the walk over the index; the second one is exact.
-      query = query.where("create_time", "<=", time).where((eb) => afterPosition(eb, NEWEST_FIRST, [time, listingId]));
-    }
-    return query.orderBy("create_time", "desc").orderBy("listing_id", "desc").limit(limit);
-  };
-  const pageQueries = new Map<string, (values: PageOfSeller) => CompiledQuery<ReadRow>>();
-  const pageOf = ([first, ...others]: readonly [State, ...State[]], follows: boolean) => {
-    const name = `${[first, ...others].join()} ${follows}`;
-    const known = pageQueries.get(name);
-    if (known !== undefined) return known;
-    const made = compiled<PageOfSeller, ReadRow>((values) => {
-      if (others.length === 0) return run(first, values, follows).select(readColumns);
-      // Of each state one page of keys from the index alone; they are sorted together, and the rows of the first of them are read.
-      const keys = (state: State) => run(state, values, follows).select(["listing_id", "create_time"]).as("run");
-      const part = (state: State) => sql.selectFrom(keys(state)).select(["run.listing_id", "run.create_time"]);
-      const page = others
-        .reduce((all, state) => all.unionAll(part(state)), part(first))
-        .orderBy("create_time", "desc")
-        .orderBy("listing_id", "desc")
-        .limit(values.limit);
-      return sql
-        .selectFrom(page.as("page"))
-        .innerJoin("listing", "listing.listing_id", "page.listing_id")
-        .select(readColumns.map((column) => `listing.${column}` as const))
-        .orderBy("page.create_time", "desc")
-        .orderBy("page.listing_id", "desc");
-    });
-    pageQueries.set(name, made);
-    return made;
-  };
-
+  const pageOf = sellerPages(sql);
   const read = async (listingIds: readonly string[]): Promise<readonly ReadRow[]> => {
     const [listingId] = listingIds;
     const query = listingIds.length === 1 && listingId !== undefined ? point({ listingId }) : batch(listingIds);
     return (await sql.executeQuery(query)).rows;
   };
+  // Brands are never changed and never removed; that a new one is missing for a moment is less than what the contract lets clients remember.
+  const brandPages = new Cache({
+    name: "brands",
+    format: 1,
+    store: new MemoryStore<BrandPage>({ maxBytes: BRANDS_MAX_BYTES, sizeOf: (page) => 200 * page.length }),
+    load: async ([key = ""]) => {
+      const [prefix, afterKey, limit] = JSON.parse(key) as [string, string, number];
+      const value = await pageOfBrands(sql, prefix, afterKey, limit);
+      return new Map([[key, { value, version: 0, ttlMs: BRANDS_TTL_MS }]]);
+    },
+  });
   const view = publicView(database, openCacheStore, read);
 
   /** What the caller may see of the listings, by id. */
@@ -198,7 +171,7 @@ export function catalogReads(
     ): Promise<MessageInitShape<typeof ListBrandsResponseSchema>> {
       const size = pageSizeOf(request, PAGE);
       const after = pages.decode(context.method, request);
-      const found = await pageOfBrands(database.sql, request.prefix, String(after?.[0] ?? ""), size + 1);
+      const [found = []] = await brandPages.get([JSON.stringify([request.prefix, after?.[0] ?? "", size + 1])]);
       const { rows, nextPageToken } = cutPage(found, size, (last) => pages.encode(context.method, request, [last.brand_key]));
       return { brands: rows.map(({ name }) => ({ name })), nextPageToken };
     },
