@@ -88,7 +88,7 @@ describe(`Buyers in ${PROCESSES} processes`, function () {
 
   it("who take several listings in any order never fail and never deadlock, because locks are taken in key order", async () => {
     contest = await openContest(contenders, "ours");
-    const reports = await shop(6 * ROUNDS, 8);
+    const reports = await shop(Math.min(6 * ROUNDS, 200), 8);
     assert.equal(retriesOf(reports), 0);
   });
 
