@@ -12,7 +12,7 @@ import {
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
 import { told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
-import { tellStatement } from "./statements.ts";
+import { statements } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
 /** How long a statement outside a transaction may take, and the wait for a connection for it. */
@@ -136,7 +136,9 @@ export class MysqlConnection implements DatabaseConnection {
     if (this.closed) {
       throw new LockTimeout();
     }
-    tellStatement(this.#options.service, query.sql, query.parameters);
+    if (statements.hasSubscribers) {
+      statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
+    }
     try {
       return await this.#execute<R>(query);
     } catch (error) {

@@ -13,7 +13,7 @@ import {
 import { Gate, whileBusy } from "./gate.ts";
 import { refuseBesideTransaction, startingScope } from "./scope.ts";
 import { Handle } from "./sqlite-handle.ts";
-import { tellStatement } from "./statements.ts";
+import { statements } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
 /** How long a write outside a transaction waits for the writer before it gives up. */
@@ -122,7 +122,9 @@ class Lease implements DatabaseConnection {
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    tellStatement(this.#service, query.sql, query.parameters);
+    if (statements.hasSubscribers) {
+      statements.publish({ service: this.#service, dialect: "sqlite", ...query });
+    }
     if (this.#holds) {
       return this.#write<R>(query);
     }

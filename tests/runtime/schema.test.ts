@@ -133,7 +133,7 @@ function entityTables(em: SqlEntityManager, { typeOf }: Store): Tables {
 
 function entityTable(meta: EntityMetadata, typeOf: Store["typeOf"]): Table {
   const props = meta.props.filter((prop) => prop.persist !== false);
-  const fieldOf = (name: string) => meta.properties[name as never]?.["fieldNames"]?.[0] as string;
+  const fieldOf = (name: string) => (meta.properties as Record<string, { fieldNames: string[] }>)[name]?.fieldNames[0] as string;
   return {
     columns: columnsOf(
       props.map((prop) => ({

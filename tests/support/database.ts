@@ -7,6 +7,9 @@ import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import { type Database, openDatabase, type TablesOf } from "#runtime/database/database.ts";
 import type { Migration } from "#runtime/database/migrations.ts";
 import { emptyDatabase } from "./mariadb.ts";
+import { refuseUnportable } from "./portable-sql.ts";
+
+refuseUnportable();
 
 /** A log that says nothing; give the level "debug" to see what happens. */
 export const quietLog = pino({ level: process.env.TEST_LOG ?? "silent" });
