@@ -29,6 +29,11 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     rounds: 7,
     run: async (options) => (await import("./hot-unit.ts")).hotUnit(options),
   },
+  purchase: {
+    measures: "PlaceOrder on MariaDB and Redis with all it causes, against node:http with one transaction of six statements",
+    rounds: 5,
+    run: async (options) => (await import("./purchase.ts")).purchase(options),
+  },
 };
 
 const HELP = `npm run bench -- [NAME] [--rounds N]

@@ -14,6 +14,7 @@ import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
+import { DeferredConflict } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { gathered } from "./gathered.ts";
 import { listsOf } from "./migrating.ts";
@@ -30,6 +31,8 @@ export const TRANSACTION_TIMEOUT_MS = 30_000;
 const CONTENTION_BACKOFF_MS = 5;
 const CONTENTION_BACKOFF_MAX_MS = 200;
 const ANSWER_POLL_MS = 250;
+/** How often a command may be dropped again and again by others between being known and being looked at. */
+const CLAIM_ROUNDS = 8;
 
 /** The tables of a list of entities as Kysely sees them: table and column names in snake case. */
 export type TablesOf<E extends readonly unknown[]> = InferKyselyDB<Extract<E[number], EntitySchemaWithMeta>> &
@@ -277,8 +280,8 @@ class OpenDatabase implements Database {
   }
 
   #announce(committed: Committed): void {
-    for (const key of committed.answeredKeys) {
-      this.#answers.announce(key);
+    for (const answer of committed.answered) {
+      this.#answers.announce(answer);
     }
     for (const run of [...committed.afterCommit, ...[...this.#listeners].map((listener) => () => listener(committed))]) {
       try {
@@ -316,7 +319,8 @@ class OpenDatabase implements Database {
   ): Promise<Claimed<R, MessageShape<D>>> {
     const command = commandOf(request, context);
     const { deadline, signal } = command.call;
-    for (;;) {
+    for (let round = 1; ; round++) {
+      let conflict: unknown;
       try {
         const value = await this.transaction(
           async (tx) => {
@@ -327,11 +331,16 @@ class OpenDatabase implements Database {
         );
         return { first: true, requestKey: command.key, value };
       } catch (error) {
-        if (!(error instanceof CommandKnown)) {
+        if (!(error instanceof CommandKnown || error instanceof DeferredConflict)) {
           throw error;
         }
+        conflict = error;
       }
       const row = await this.#replayRow(command.key);
+      if (row === undefined && round > CLAIM_ROUNDS) {
+        // Not this command is there already, but something else that the work put off.
+        throw conflict;
+      }
       if (row !== undefined && row.expire_time <= this.clock.now()) {
         await this.#dropExpired(command.key);
         continue;
@@ -374,6 +383,10 @@ class OpenDatabase implements Database {
     for (;;) {
       const wake = this.#answers.listen(requestKey);
       try {
+        const stored = this.#answers.take(requestKey);
+        if (stored !== undefined) {
+          return readAnswer(stored, output);
+        }
         const row = await this.#replayRow(requestKey);
         if (row === undefined) {
           return undefined;

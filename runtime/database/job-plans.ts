@@ -1,4 +1,4 @@
-import type { Kysely } from "kysely";
+import type { Compilable, Kysely } from "kysely";
 import { newId } from "#runtime/ids.ts";
 import type { JobTable, RuntimeTables } from "./tables.ts";
 import { upsert } from "./upsert.ts";
@@ -17,7 +17,7 @@ export interface NewJob {
 export type JobName = Pick<NewJob, "kind" | "key">;
 
 /** Inserts the job or plans the existing one anew, keeping the lease of a run that is under way. */
-export async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise<void> {
+export function planJob(sql: Kysely<RuntimeTables>, job: NewJob): Compilable<unknown> {
   const plan = {
     due_time: job.dueTime,
     generation: newId(),
@@ -26,7 +26,7 @@ export async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise
     last_reason: null,
     last_message: null,
   } satisfies Partial<JobTable>;
-  await upsert(sql, {
+  return upsert(sql, {
     table: "job",
     row: { kind: job.kind, job_key: job.key, owner: null, lease_expire_time: null, ...plan },
     key: ["job_key", "kind"],
@@ -34,17 +34,20 @@ export async function writeJob(sql: Kysely<RuntimeTables>, job: NewJob): Promise
   });
 }
 
-/** Takes the job back: at once, or when the run that is under way ends. */
-export async function eraseJob(sql: Kysely<RuntimeTables>, job: JobName, now: number): Promise<void> {
-  const named = sql.deleteFrom("job").where("kind", "=", job.kind).where("job_key", "=", job.key);
-  const idle = await named.where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", now)])).executeTakeFirst();
-  if (idle.numDeletedRows === 0n) {
-    // It is running: its row goes when that run ends.
-    await sql
-      .updateTable("job")
-      .set({ due_time: null, generation: newId() })
-      .where("kind", "=", job.kind)
-      .where("job_key", "=", job.key)
-      .execute();
-  }
+/** Takes the job back, unless it is running: then nothing changes, and `endJobLater` is needed. */
+export function eraseJob(sql: Kysely<RuntimeTables>, job: JobName, now: number): Compilable<unknown> {
+  return sql
+    .deleteFrom("job")
+    .where("kind", "=", job.kind)
+    .where("job_key", "=", job.key)
+    .where((eb) => eb.or([eb("owner", "is", null), eb("lease_expire_time", "<=", now)]));
+}
+
+/** Lets the job that is running go when its run ends. */
+export function endJobLater(sql: Kysely<RuntimeTables>, job: JobName): Compilable<unknown> {
+  return sql
+    .updateTable("job")
+    .set({ due_time: null, generation: newId() })
+    .where("kind", "=", job.kind)
+    .where("job_key", "=", job.key);
 }

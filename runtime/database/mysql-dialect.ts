@@ -10,7 +10,8 @@ import {
   type QueryResult,
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
-import { told } from "./errors.ts";
+import { type BatchingConnection, DeferredConflict } from "./batch.ts";
+import { isUniqueViolation, told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
 import { statements } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
@@ -86,25 +87,18 @@ class PoolDriver implements Driver {
   }
 
   async beginTransaction(connection: DatabaseConnection): Promise<void> {
-    const own = connection as MysqlConnection;
-    try {
-      await own.executeQuery(CompiledQuery.raw("start transaction"));
-    } catch (error) {
-      // Kysely never gives back a connection whose transaction did not begin.
-      own.close();
-      throw error;
-    }
+    (connection as MysqlConnection).begin();
   }
 
   async commitTransaction(connection: DatabaseConnection): Promise<void> {
-    await connection.executeQuery(CompiledQuery.raw("commit"));
+    await (connection as MysqlConnection).commit();
   }
 
   /** Without an answer the server rolls back when the connection is closed, so this cannot fail. */
   async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
     const own = connection as MysqlConnection;
     if (!own.closed) {
-      await own.executeQuery(CompiledQuery.raw("rollback")).catch(() => own.close());
+      await own.rollback().catch(() => own.close());
     }
   }
 
@@ -117,13 +111,19 @@ class PoolDriver implements Driver {
   }
 }
 
+const BEGIN = CompiledQuery.raw("start transaction");
+const COMMIT = CompiledQuery.raw("commit");
+const ROLLBACK = CompiledQuery.raw("rollback");
+
 /** One use of a pooled connection: a single statement, or a transaction from begin to end. */
-export class MysqlConnection implements DatabaseConnection {
+export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   readonly #raw: PoolConnection;
   readonly #options: DialectOptions;
   readonly #scope: Scope | undefined;
   #timeoutMs = STATEMENT_TIMEOUT_MS;
   #resuming = false;
+  /** What goes in front of the next statement; the beginning of a transaction first. */
+  #pending: CompiledQuery[] = [];
   closed = false;
 
   constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined) {
@@ -132,54 +132,110 @@ export class MysqlConnection implements DatabaseConnection {
     this.#scope = scope;
   }
 
+  /** Begins a transaction: told to the server together with the first statement. */
+  begin(): void {
+    this.#pending.push(BEGIN);
+  }
+
+  defer(queries: readonly CompiledQuery[]): void {
+    for (const query of queries) {
+      this.#pending.push(query);
+    }
+  }
+
+  /** Ends the transaction, with what was put off in front. One in which nothing was sent never began. */
+  async commit(): Promise<void> {
+    if (this.#pending.length === 1 && this.#pending[0] === BEGIN) {
+      this.#pending = [];
+      return;
+    }
+    await this.executeAll([COMMIT]);
+  }
+
+  async rollback(): Promise<void> {
+    const began = this.#pending[0] !== BEGIN;
+    this.#pending = [];
+    if (began) {
+      await this.executeAll([ROLLBACK]);
+    }
+  }
+
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
+    const [result] = await this.executeAll([query]);
+    return result as QueryResult<R>;
+  }
+
+  async executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
     if (this.closed) {
       throw new LockTimeout();
     }
+    const before = this.#pending;
+    this.#pending = [];
+    const all = before.length === 0 ? queries : [...before, ...queries];
     if (statements.hasSubscribers) {
-      statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
+      for (const query of all) {
+        statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
+      }
     }
+    let arrived = 0;
     try {
-      return await this.#execute<R>(query);
+      const results = await this.#send(all, () => arrived++);
+      return before.length === 0 ? results : results.slice(before.length);
     } catch (error) {
       if (isFatal(error)) {
         this.close();
       }
       if (this.#resuming && isThereAlready(error)) {
-        return { rows: [] };
+        return queries.map(() => ({ rows: [] }));
+      }
+      if (arrived < before.length && isUniqueViolation(error)) {
+        throw new DeferredConflict(error);
       }
       throw (this.#scope === undefined ? told(error) : undefined) ?? error;
     }
   }
 
-  #execute<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    const { promise, resolve, reject } = Promise.withResolvers<QueryResult<R>>();
+  /** One round trip; `arrived` is called for each result. */
+  #send(queries: readonly CompiledQuery[], arrived: () => void): Promise<QueryResult<unknown>[]> {
+    const { promise, resolve, reject } = Promise.withResolvers<QueryResult<unknown>[]>();
     const timeout = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
-    const text = CREATE_TABLE.test(query.sql) ? this.#createTable(query.sql) : query.sql;
+    const [first] = queries as [CompiledQuery];
+    const single = queries.length === 1;
+    const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
+    const values = (single ? first.parameters : queries.flatMap((query) => query.parameters)).map(toMysql);
     // Ours, not mysql2's, which leaves its timer running when the connection breaks.
     const timer = setTimeout(() => {
       this.close();
       reject(new LockTimeout());
     }, timeout);
-    this.#raw.query(
-      { sql: text, values: query.parameters.map(toMysql) },
-      (error: Error | null, result: unknown, fields: FieldPacket[] | undefined) => {
-        clearTimeout(timer);
-        if (error !== null) {
-          reject(error);
-        } else if (Array.isArray(result)) {
-          resolve({ rows: this.#exact(result, fields ?? []) as R[] });
-        } else {
-          const { insertId, affectedRows } = result as ResultSetHeader;
-          resolve({
-            rows: [],
-            numAffectedRows: BigInt(affectedRows),
-            ...(Number(insertId) === 0 ? {} : { insertId: BigInt(insertId) }),
-          });
-        }
-      },
-    );
+    const command = this.#raw.query({ sql, values }, (error: Error | null, result: unknown, fields: unknown) => {
+      clearTimeout(timer);
+      if (error !== null) {
+        reject(error);
+      } else if (single) {
+        resolve([this.#resultOf(result, fields as FieldPacket[] | undefined)]);
+      } else {
+        resolve((result as unknown[]).map((each, index) => this.#resultOf(each, (fields as (FieldPacket[] | undefined)[])[index])));
+      }
+    });
+    command.on("fields", arrived);
     return promise;
+  }
+
+  #textOf(query: CompiledQuery): string {
+    return CREATE_TABLE.test(query.sql) ? this.#createTable(query.sql) : query.sql;
+  }
+
+  #resultOf(result: unknown, fields: readonly FieldPacket[] | undefined): QueryResult<unknown> {
+    if (Array.isArray(result)) {
+      return { rows: this.#exact(result, fields ?? []) };
+    }
+    const { insertId, affectedRows } = result as ResultSetHeader;
+    return {
+      rows: [],
+      numAffectedRows: BigInt(affectedRows),
+      ...(Number(insertId) === 0 ? {} : { insertId: BigInt(insertId) }),
+    };
   }
 
   /** A `blob` holds 64 KiB there, which is less than a message may have. */

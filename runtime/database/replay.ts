@@ -5,6 +5,7 @@ import { ConnectError, type HandlerContext } from "@connectrpc/connect";
 import type { Kysely } from "kysely";
 import { type Call, callOf } from "#runtime/call.ts";
 import { fail, REQUEST_ID_REUSED } from "#runtime/errors.ts";
+import { executeLater } from "./batch.ts";
 import { isUniqueViolation } from "./errors.ts";
 import type { ReplayTable, RuntimeTables } from "./tables.ts";
 
@@ -65,24 +66,25 @@ function callerName(call: Call): string {
   }
 }
 
-/** Notes that the command has begun. The key decides which of several tries is the first. */
+/**
+ * Notes that the command has begun. The key decides which of several tries is the first. Where it goes with the first statement of the work, that one
+ * fails with a `DeferredConflict` when the command is known.
+ */
 export async function insertPending(
   sql: Kysely<RuntimeTables>,
   command: Pick<Command, "key" | "hash">,
   now: number,
 ): Promise<void> {
+  const insert = sql.insertInto("replay").values({
+    request_key: command.key,
+    request_hash: command.hash,
+    state: "pending",
+    answer: null,
+    create_time: now,
+    expire_time: now + REPLAY_MS,
+  });
   try {
-    await sql
-      .insertInto("replay")
-      .values({
-        request_key: command.key,
-        request_hash: command.hash,
-        state: "pending",
-        answer: null,
-        create_time: now,
-        expire_time: now + REPLAY_MS,
-      })
-      .execute();
+    await executeLater(sql, [insert]);
   } catch (error) {
     throw isUniqueViolation(error) ? new CommandKnown() : error;
   }
@@ -97,7 +99,7 @@ export function checkSame(row: Pick<ReplayTable, "request_hash">, command: Comma
 
 /** The stored answer; undefined while there is none. A stored error is thrown. */
 export function readAnswer<D extends DescMessage>(
-  row: Pick<ReplayTable, "state" | "answer">,
+  row: { readonly state: ReplayTable["state"]; readonly answer: Uint8Array | null },
   output: D,
 ): MessageShape<D> | undefined {
   if (row.state === "pending" || row.answer === null) {

@@ -3,16 +3,19 @@ import { create, type DescMessage, type MessageInitShape, type MessageShape, toB
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectError } from "@connectrpc/connect";
 import type { SqlEntityManager } from "@mikro-orm/sql";
-import { type ControlledTransaction, type Kysely, sql } from "kysely";
+import type { Compilable, ControlledTransaction, Kysely } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { eraseJob, type JobName, type NewJob, writeJob } from "./job-plans.ts";
+import { executeLater, executeTogether, type Outcome, type Outcomes } from "./batch.ts";
+import { endJobLater, eraseJob, type JobName, type NewJob, planJob } from "./job-plans.ts";
 import { writeError } from "./replay.ts";
 import type { RuntimeTables } from "./tables.ts";
-import { upsert } from "./upsert.ts";
+import { lastNumber, type Taken, takeNumbers } from "./upsert.ts";
 
 /** Partitions of the outbox; fixed, because changing it would reorder events under way. */
 export const PARTITIONS = 16;
+/** Rows of one insert into the outbox. */
+const OUTBOX_ROWS = 500;
 
 /** A fact to be told about one aggregate. */
 export interface NewEvent<D extends DescMessage = DescMessage> {
@@ -35,6 +38,13 @@ export interface Transaction<Tables = unknown> {
   readonly em: SqlEntityManager;
   /** Kysely on the same connection. Columns are named as in the table; money columns come as bigint. */
   readonly sql: Kysely<Tables & RuntimeTables>;
+  /** Sends statements of `sql` in one round trip, in this order, and gives what came of each; the first that fails keeps the rest from running. */
+  together<const Q extends readonly Compilable<unknown>[]>(...queries: Q): Promise<Outcomes<Q>>;
+  /**
+   * Writes statements of `sql` whose outcome does not matter: with the next one, or with the commit. Where a row that is there already would be no mistake,
+   * use `together` or `execute`: whoever sends the next statement would meet that error.
+   */
+  later(...queries: readonly Compilable<unknown>[]): Promise<void>;
   /** The clock's time at the start of this attempt, in milliseconds; the same throughout. */
   readonly now: number;
   /** Tells a fact. It gets the aggregate's next sequence number, without gaps, in commit order. */
@@ -68,16 +78,19 @@ export interface Committed {
   readonly appended: boolean;
   /** The earliest due time of a job scheduled; undefined when none was. */
   readonly earliestDueTime: number | undefined;
-  readonly answeredKeys: readonly string[];
+  readonly answered: readonly StoredAnswer[];
   readonly changes: readonly VersionChange[];
   readonly afterCommit: readonly (() => void)[];
 }
 
-interface Answer {
-  key: string;
-  state: "answered" | "failed" | "forgotten";
-  answer: Uint8Array | null;
+/** What became of a claimed command. */
+export interface StoredAnswer {
+  readonly key: string;
+  readonly state: "answered" | "failed" | "forgotten";
+  readonly answer: Uint8Array | null;
 }
+
+type Answer = StoredAnswer;
 
 interface Options {
   service: string;
@@ -111,6 +124,14 @@ export class OpenTransaction implements Transaction {
     // Made on first use: a transaction that only uses Kysely does not pay for a unit of work.
     this.#em ??= this.#options.forkEntityManager();
     return this.#em;
+  }
+
+  together<const Q extends readonly Compilable<unknown>[]>(...queries: Q): Promise<Outcomes<Q>> {
+    return executeTogether(this.sql, queries);
+  }
+
+  later(...queries: readonly Compilable<unknown>[]): Promise<void> {
+    return executeLater(this.sql, queries);
   }
 
   append<D extends DescMessage>(event: NewEvent<D>): void {
@@ -163,97 +184,84 @@ export class OpenTransaction implements Transaction {
     this.#em?.clear();
   }
 
-  /** Writes everything collected, in an order of keys that is the same in every transaction, so that none deadlock. */
+  /**
+   * Writes everything collected, in an order of keys that is the same in every transaction, so that none deadlock. What must be looked at goes in one round
+   * trip, the rest with the commit.
+   */
   async finish(): Promise<Committed> {
     await this.#em?.flush();
-    await this.#writeAnswers();
-    const earliestDueTime = await this.#writeJobs();
-    await this.#writeEvents();
+    const jobs = [...this.#jobs].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, job]) => job);
+    const planned = jobs.filter((job) => "dueTime" in job);
+    const erased = jobs.filter((job) => !("dueTime" in job));
+    const sequences = this.#sequences();
+    const outcomes = await this.#together([
+      ...this.#answers.map((answer) => this.#answerQuery(answer)),
+      ...erased.map((job) => eraseJob(this.sql, job, this.now)),
+      ...sequences.map((taken) => takeNumbers(this.sql, taken)),
+    ]);
+    this.#checkAnswers(outcomes.splice(0, this.#answers.length));
+    const running = outcomes
+      .splice(0, erased.length)
+      .flatMap(({ changed }, index) => (changed === 0n ? (erased[index] as JobName) : []));
+    await executeLater(this.sql, [
+      ...running.map((job) => endJobLater(this.sql, job)),
+      ...planned.map((job) => planJob(this.sql, job)),
+      ...this.#outboxInserts(sequences, outcomes),
+    ]);
     return {
       appended: this.#events.length > 0,
-      earliestDueTime,
-      answeredKeys: this.#answers.map((answer) => answer.key),
       changes: this.#changes,
+      earliestDueTime: planned.length === 0 ? undefined : Math.min(...planned.map((job) => job.dueTime)),
+      answered: this.#answers,
       afterCommit: this.#afterCommit,
     };
   }
 
-  async #writeAnswers(): Promise<void> {
-    for (const { key, state, answer } of this.#answers) {
-      if (state === "forgotten") {
-        await this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending").execute();
-        continue;
-      }
-      const result = await this.sql
-        .updateTable("replay")
-        .set({ state, answer })
-        .where("request_key", "=", key)
-        .where("state", "=", "pending")
-        .executeTakeFirst();
-      if (result.numUpdatedRows !== 1n) {
-        throw new Error(`the command "${key}" is not waiting for an answer: it was never claimed, or has one already.`);
-      }
+  async #together(queries: readonly Compilable<unknown>[]): Promise<Outcome<unknown>[]> {
+    return queries.length === 0 ? [] : [...(await executeTogether(this.sql, queries))];
+  }
+
+  #answerQuery({ key, state, answer }: Answer): Compilable<unknown> {
+    return state === "forgotten"
+      ? this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending")
+      : this.sql.updateTable("replay").set({ state, answer }).where("request_key", "=", key).where("state", "=", "pending");
+  }
+
+  #checkAnswers(outcomes: readonly Outcome<unknown>[]): void {
+    const lost = this.#answers.find(({ state }, index) => state !== "forgotten" && outcomes[index]?.changed !== 1n);
+    if (lost !== undefined) {
+      throw new Error(`the command "${lost.key}" is not waiting for an answer: it was never claimed, or has one already.`);
     }
   }
 
-  async #writeJobs(): Promise<number | undefined> {
-    let earliest: number | undefined;
-    for (const [, job] of [...this.#jobs].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      if ("dueTime" in job) {
-        await writeJob(this.sql, job);
-        earliest = Math.min(earliest ?? job.dueTime, job.dueTime);
-      } else {
-        await eraseJob(this.sql, job, this.now);
-      }
-    }
-    return earliest;
-  }
-
-  async #writeEvents(): Promise<void> {
-    if (this.#events.length === 0) {
-      return;
-    }
+  /** The aggregates that events were appended to, and how many to each. */
+  #sequences(): Taken[] {
     const counts = new Map<string, { type: string; id: string; count: number }>();
     for (const { event } of this.#events) {
-      const name = `${event.aggregateType}/${event.aggregateId}`;
+      const name = nameOf(event);
       const entry = counts.get(name) ?? { type: event.aggregateType, id: event.aggregateId, count: 0 };
       entry.count++;
       counts.set(name, entry);
     }
-    const next = new Map<string, number>();
-    for (const [name, { type, id, count }] of [...counts].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      next.set(name, (await this.#takeSequence(type, id, count)) - count + 1);
-    }
+    return [...counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
+  }
+
+  #outboxInserts(sequences: readonly Taken[], outcomes: readonly Outcome<unknown>[]): Compilable<unknown>[] {
+    const next = new Map(
+      sequences.map(({ type, id, count }, index) => [`${type}/${id}`, lastNumber(outcomes[index] as Outcome<unknown>) - count + 1]),
+    );
     const rows = this.#events.map(({ event, eventId, traceparent }) => {
-      const name = `${event.aggregateType}/${event.aggregateId}`;
+      const name = nameOf(event);
       const sequence = next.get(name) as number;
       next.set(name, sequence + 1);
       return this.#outboxRow(event, eventId, sequence, traceparent);
     });
+    const inserts: Compilable<unknown>[] = [];
     // SQLite and MySQL bound the parameters of a statement.
-    for (let start = 0; start < rows.length; start += 500) {
-      await this.sql
-        .insertInto("outbox")
-        .values(rows.slice(start, start + 500))
-        .execute();
+    for (let start = 0; start < rows.length; start += OUTBOX_ROWS) {
+      inserts.push(this.sql.insertInto("outbox").values(rows.slice(start, start + OUTBOX_ROWS)));
     }
-  }
-
-  /** Takes `count` numbers of the aggregate and gives the last. The row stays locked until the commit. */
-  async #takeSequence(type: string, id: string, count: number): Promise<number> {
-    await upsert(this.sql, {
-      table: "sequence",
-      row: { aggregate_type: type, aggregate_id: id, value: count },
-      key: ["aggregate_type", "aggregate_id"],
-      change: { value: sql`${sql.ref("sequence.value")} + ${count}` },
-    });
-    const row = await this.sql
-      .selectFrom("sequence")
-      .select("value")
-      .where("aggregate_type", "=", type)
-      .where("aggregate_id", "=", id)
-      .executeTakeFirstOrThrow();
-    return row.value;
+    return inserts;
   }
 
   #outboxRow(event: NewEvent, eventId: string, sequence: number, traceparent: string) {
@@ -280,6 +288,10 @@ export class OpenTransaction implements Transaction {
       publish_time: null,
     };
   }
+}
+
+function nameOf({ aggregateType, aggregateId }: NewEvent): string {
+  return `${aggregateType}/${aggregateId}`;
 }
 
 /** SQLite does not mind what a column's declared length is; MySQL does. */

@@ -39,8 +39,8 @@ describe("replay", () => {
   ) {
     const { units = 1, work, ...context } = options;
     return database.command(request(requestId, units), callContext(method, context), async (tx) => {
-      works++;
       await tx.sql.insertInto("pot").values(pot(newId())).execute();
+      works++;
       await work?.();
       return answerOf(works);
     });
@@ -108,11 +108,11 @@ describe("replay", () => {
   describe("of a command in two halves", () => {
     const claim = (requestId: string, timeoutMs = 5_000) =>
       database.claim(request(requestId), callContext(method, { timeoutMs }), SetUnitsResponseSchema, async (tx, requestKey) => {
-        works++;
         await tx.sql
           .insertInto("pot")
           .values({ ...pot(newId()), note: requestKey })
           .execute();
+        works++;
         return "recorded";
       });
 

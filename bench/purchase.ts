@@ -1,0 +1,142 @@
+// `npm run bench -- purchase`: what a purchase costs on MariaDB and Redis.
+
+import { Agent, request as httpRequest } from "node:http";
+import { createClient } from "@connectrpc/connect";
+import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
+import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
+import { newId } from "#runtime/ids.ts";
+import { connectAs } from "../tools/identity.ts";
+import { type Production, startProduction } from "./production.ts";
+
+const PRICE = { currencyCode: "USD", amountMinor: 5000n };
+const CONCURRENCY = 8;
+
+interface Sample {
+  readonly processUs: number;
+  readonly databaseUs: number;
+  readonly redisUs: number;
+  readonly perSecond: number;
+}
+
+interface Subject {
+  readonly name: string;
+  prepare?(calls: number): Promise<void>;
+  call(index: number): Promise<unknown>;
+}
+
+async function measure(production: Production, subject: Subject, calls: number): Promise<Sample> {
+  await subject.prepare?.(calls);
+  await production.idle();
+  const before = await production.usage();
+  const startTime = performance.now();
+  let next = 0;
+  const worker = async () => {
+    while (next < calls) await subject.call(next++);
+  };
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+  const seconds = (performance.now() - startTime) / 1000;
+  await production.idle();
+  const after = await production.usage();
+  return {
+    processUs: (after.processUs - before.processUs) / calls,
+    databaseUs: ((after.databaseUs ?? 0) - (before.databaseUs ?? 0)) / calls,
+    redisUs: ((after.redisUs ?? 0) - (before.redisUs ?? 0)) / calls,
+    perSecond: calls / seconds,
+  };
+}
+
+async function subjectsOf({ url, floorUrl, tokens }: Production): Promise<Subject[]> {
+  const as = (name: string) => connectAs(url, async () => tokens[name] ?? "");
+  const { addresses } = await createClient(AccountService, as("ben")).listAddresses({});
+  const addressId = addresses[0]?.addressId ?? "";
+  const seller = createClient(CatalogService, as("ada"));
+  const orders = createClient(OrderService, as("ben"));
+  const agent = new Agent({ keepAlive: true, maxSockets: CONCURRENCY });
+  let stock: string[] = [];
+  return [
+    { name: "floor", call: () => post(floorUrl, agent) },
+    {
+      name: "PlaceOrder",
+      async prepare(calls) {
+        stock = [];
+        for (let left = calls; left > 0; left -= 100) {
+          const listings = Array.from({ length: Math.min(100, left) }, (_, index) => ({
+            title: `Bench lamp ${index}`,
+            categoryId: "lamps",
+            condition: Condition.GOOD,
+            price: PRICE,
+          }));
+          const { results } = await seller.batchCreateListings({ requestId: newId(), listings, publish: true });
+          stock.push(...results.map((each) => each.listingId));
+        }
+      },
+      call: (index) =>
+        orders.placeOrder({
+          requestId: newId(),
+          addressId,
+          paymentMethodToken: "tok_approved",
+          lines: [{ listingId: stock[index] ?? "", unitPrice: PRICE }],
+        }),
+    },
+  ];
+}
+
+function post(url: string, agent: Agent): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const request = httpRequest(url, { agent, method: "POST" }, (response) => {
+      response.resume().on("end", () => (response.statusCode === 200 ? resolve() : reject(new Error("the floor failed."))));
+    });
+    request.on("error", reject).end("{}");
+  });
+}
+
+function median(values: number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}
+
+function report(samples: ReadonlyMap<string, Sample[]>): void {
+  const floor = samples.get("floor") ?? [];
+  const cells = (each: readonly string[]) => each.map((cell) => cell.padStart(13)).join("");
+  console.log(
+    "".padEnd(12) + cells(["process CPU", "of floor", "database CPU", "of floor", "both", "of floor", "Redis CPU", "a second"]),
+  );
+  for (const [name, each] of samples) {
+    const of = (value: (sample: Sample) => number) => {
+      const ratio = median(each.map((sample, round) => value(sample) / value(floor[round] ?? sample)));
+      return [`${median(each.map(value)).toFixed(0)} µs`, `${ratio.toFixed(1)} ×`];
+    };
+    console.log(
+      name.padEnd(12) +
+        cells([
+          ...of((s) => s.processUs),
+          ...of((s) => s.databaseUs),
+          ...of((s) => s.processUs + s.databaseUs),
+          `${median(each.map((s) => s.redisUs)).toFixed(0)} µs`,
+          median(each.map((s) => s.perSecond)).toFixed(0),
+        ]),
+    );
+  }
+}
+
+/** Runs the benchmark. `SOUK_BENCH_CALLS` purchases a round (200), `SOUK_BENCH_PROFILE` names a folder for the profile of the server's process. */
+export async function purchase({ rounds }: { rounds: number }): Promise<void> {
+  const calls = Number(process.env.SOUK_BENCH_CALLS ?? 200);
+  const profile = process.env.SOUK_BENCH_PROFILE;
+  const production = await startProduction({
+    started: true,
+    execArgv: [...process.execArgv, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
+  });
+  try {
+    const subjects = await subjectsOf(production);
+    for (const subject of subjects) await measure(production, subject, calls);
+    const samples = new Map<string, Sample[]>(subjects.map(({ name }) => [name, []]));
+    for (let round = 0; round < rounds; round++) {
+      for (const subject of subjects) samples.get(subject.name)?.push(await measure(production, subject, calls));
+    }
+    report(samples);
+  } finally {
+    await production.stop();
+  }
+}
