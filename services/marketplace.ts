@@ -45,7 +45,7 @@ export const SERVICES = ["account", "catalog", "inventory", "order", "payment", 
 type ServiceName = (typeof SERVICES)[number];
 
 /** What the other processes must know of a service that does not run in theirs. */
-interface Outline {
+export interface Outline {
   readonly contracts: readonly DescService[];
   /** What it consumes: its own name of each consumer. Relays wait for all of them, wherever they run. */
   readonly consumers: readonly string[];
@@ -53,7 +53,8 @@ interface Outline {
   readonly replicated?: readonly string[];
 }
 
-const OUTLINES: Readonly<Record<ServiceName, Outline>> = {
+/** The outline of every service. */
+export const OUTLINES: Readonly<Record<ServiceName, Outline>> = {
   account: { contracts: [AccountService, MaintenanceService], consumers: ["account.orders"] },
   catalog: { contracts: [CatalogService, MaintenanceService], consumers: ["catalog.stock", "catalog.cache"] },
   inventory: { contracts: [InventoryService, MaintenanceService], consumers: [] },

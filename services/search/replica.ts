@@ -9,7 +9,7 @@ const FILE = "search-index.json";
 const BUILD_PAUSE_MS = 200;
 const BUILD_PAUSE_MAX_MS = 5_000;
 /** How often a process looks whether another one has done an operator's rebuild. */
-const FOLLOW_MS = 5_000;
+const FOLLOW_MS = 2_000;
 
 /** What is known of the index in this folder. Derived as the index is: lost, the index is rebuilt once more than it need be. */
 export interface IndexNotes {
