@@ -51,19 +51,6 @@ for (const carrier of ["memory", "server"] as const) {
         ]);
       });
 
-      it("creates nothing when inventory fails, and a repeat creates it with the units told once", async () => {
-        for (const when of ["before", "after"] as const) {
-          market.inventory.failing = { count: 1, when };
-          const request = { requestId: newId(), listing: draft({ title: `half-way ${when}` }), publish: true };
-          await refused(market.account(seller).createListing(request), "UNAVAILABLE");
-          const { listings } = await market.account(seller).listSellerListings({ pageSize: 100 });
-          assert.ok(!listings.some((listing) => listing.title === `half-way ${when}`));
-          const { listing, alreadyExisted } = await market.account(seller).createListing(request);
-          assert.equal(alreadyExisted, false);
-          assert.equal(market.inventory.units.get(listing?.listingId ?? ""), 1);
-        }
-      });
-
       it("answers a repeat with the first answer and refuses other contents under the request_id", async () => {
         const requestId = newId();
         const first = await market.account(seller).createListing({ requestId, listing: draft(), publish: true });
