@@ -1,6 +1,5 @@
-import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import { type CallOptions, type Client, ConnectError, type HandlerContext } from "@connectrpc/connect";
-import type { Kysely } from "kysely";
 import {
   type BatchCreateListingsRequest,
   type BatchCreateListingsResponse,
@@ -10,43 +9,32 @@ import {
   CreateListingResponseSchema,
   type CreateResult,
   CreateResultSchema,
+  type PublishListingRequest,
+  type PublishListingResponse,
+  PublishListingResponseSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
-import {
-  type BatchSetUnitsRequest,
-  BatchSetUnitsRequestSchema,
-  type InventoryService,
-} from "#gen/marketplace/inventory/v1/inventory_pb.ts";
-import { accountOf, callOf } from "#runtime/call.ts";
+import type { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { accountOf, type Call, callOf } from "#runtime/call.ts";
 import { fail, INVALID_REQUEST, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
+import { change, deciding, loadOwn, requireEditable } from "./changes.ts";
 import { type Drafted, insertListings, type Wanted } from "./create.ts";
-import type { CatalogDatabase, CatalogTables, CatalogTransaction, CreationMethod, ListingRow } from "./entities.ts";
+import type { CatalogDatabase, CatalogTransaction, CreationMethod, ListingRow } from "./entities.ts";
 import { NOT_YOUR_LISTING } from "./errors.ts";
 import { toListing } from "./listings.ts";
 import { activate } from "./publish.ts";
 import { stateToProto } from "./states.ts";
+import { CREATE_JOB, type Creation, close, listingIdsOf, load, note, offerOf } from "./under-way.ts";
 
-/** The job that finishes a creation whose process died. */
-export const CREATE_JOB = "catalog.create";
-/** When that job looks; a repeat of the call waits for it. */
-const FINISH_AFTER_MS = 2_000;
+/** How often that job is tried before a person must look. */
 const FINISH_ATTEMPTS_MAX = 20;
+/** How often PublishListing finishes another's publication of its listing before it gives up. */
+const HELPS_MAX = 5;
 /** The longest message of a result in a batch. */
 const MESSAGE_MAX = 1_000;
 /** Said by inventory: it has taken none of the units and never will. */
 const refusals: readonly (string | undefined)[] = [INVALID_REQUEST.name, NOT_YOUR_LISTING.name];
-
-/** A creation between its first transaction and its last. */
-interface Creation {
-  readonly creationId: string;
-  readonly requestKey: string;
-  readonly method: CreationMethod;
-  /** What inventory is to be told of the new listings. */
-  readonly offer: BatchSetUnitsRequest;
-  /** What was decided of each listing. The new ones are drafts in it. */
-  readonly results: readonly CreateResult[];
-}
 
 /** Creates listings. `drafts` are what the request asks for, in its order; `options` go with the call to inventory. */
 export interface Creations {
@@ -64,12 +52,24 @@ export interface Creations {
     drafts: readonly Drafted[],
     options: CallOptions,
   ): Promise<BatchCreateListingsResponse>;
+  /** Serves PublishListing. */
+  publish(request: PublishListingRequest, context: HandlerContext, options: CallOptions): Promise<PublishListingResponse>;
   readonly job: JobHandler;
 }
 
+/** Another command is publishing this draft. */
+class UnderWay extends Error {
+  readonly creationId: string;
+
+  constructor(creationId: string) {
+    super("another command is publishing this draft");
+    this.creationId = creationId;
+  }
+}
+
 /**
- * Drafts are created, and answered, in one transaction. To be published they take three steps: the first transaction decides everything and
- * inserts drafts that nobody can change, inventory is told of their units, the last transaction makes them active and answers.
+ * Drafts are created, and answered, in one transaction. To be published they take three steps: the first transaction claims the request_id, decides
+ * everything and leaves drafts that nobody can change, inventory is told of their units, the last transaction makes them active and answers.
  */
 export function creations(database: CatalogDatabase, inventory: Client<typeof InventoryService>): Creations {
   /** The second step and the third. Gives inventory's refusal, after which nothing is left of the creation. */
@@ -86,19 +86,15 @@ export function creations(database: CatalogDatabase, inventory: Client<typeof In
     await database.transaction((tx) => finish(tx, creation));
     return undefined;
   };
+  /** All three steps, begun by `first`. */
   const serve = async <D extends DescMessage>(
-    method: CreationMethod,
     output: D,
-    request: CreateListingRequest | BatchCreateListingsRequest,
+    request: CreateListingRequest | BatchCreateListingsRequest | PublishListingRequest,
     context: HandlerContext,
-    drafts: readonly Drafted[],
     options: CallOptions,
+    first: (tx: CatalogTransaction, requestKey: string) => Promise<Creation | undefined>,
   ): Promise<MessageShape<D>> => {
-    const call = callOf(context);
-    const claimed = await database.claim(request, context, output, (tx, requestKey) => {
-      const wanted = { sellerId: accountOf(call), drafts, creationId: request.publish ? newId() : null };
-      return begin(tx, requestKey, method, wanted);
-    });
+    const claimed = await database.claim(request, context, output, first);
     if (!claimed.first) {
       return claimed.answer;
     }
@@ -106,12 +102,45 @@ export function creations(database: CatalogDatabase, inventory: Client<typeof In
     if (refusal !== undefined) {
       throw refusal;
     }
-    const answer = await database.awaitAnswer(claimed.requestKey, output, call);
+    const answer = await database.awaitAnswer(claimed.requestKey, output, callOf(context));
     return answer ?? fail(UNAVAILABLE);
   };
+  const create = <D extends DescMessage>(
+    method: CreationMethod,
+    output: D,
+    request: CreateListingRequest | BatchCreateListingsRequest,
+    context: HandlerContext,
+    drafts: readonly Drafted[],
+    options: CallOptions,
+  ): Promise<MessageShape<D>> =>
+    serve(output, request, context, options, (tx, requestKey) => {
+      const wanted = { sellerId: accountOf(callOf(context)), drafts, creationId: request.publish ? newId() : null };
+      return begin(tx, requestKey, method, wanted);
+    });
+  const publish: Creations["publish"] = async (request, context, options) => {
+    const call = callOf(context);
+    for (let help = 1; help <= HELPS_MAX; help++) {
+      try {
+        return await serve(PublishListingResponseSchema, request, context, options, (tx, requestKey) =>
+          deciding(() => beginPublish(tx, requestKey, call, request.listingId)),
+        );
+      } catch (error) {
+        if (!(error instanceof UnderWay)) {
+          throw error;
+        }
+        // Nothing was claimed. The other's publication is brought to its end, which this one's is then.
+        const other = await load(database.sql, error.creationId);
+        if (other !== undefined) {
+          await complete(other, options);
+        }
+      }
+    }
+    return fail(UNAVAILABLE, { message: "Others are publishing this listing. Try again.", retryAfterMs: 200 });
+  };
   return {
-    one: (...call) => serve("CreateListing", CreateListingResponseSchema, ...call),
-    many: (...call) => serve("BatchCreateListings", BatchCreateListingsResponseSchema, ...call),
+    one: (...call) => create("CreateListing", CreateListingResponseSchema, ...call),
+    many: (...call) => create("BatchCreateListings", BatchCreateListingsResponseSchema, ...call),
+    publish,
     job: {
       kind: CREATE_JOB,
       maxAttempts: FINISH_ATTEMPTS_MAX,
@@ -153,32 +182,29 @@ async function begin(
     answer(tx, { requestKey, method, results }, rows);
     return undefined;
   }
-  const offer = create(BatchSetUnitsRequestSchema, { requestId: `${creationId}/publish`, sellerId, listings });
-  await tx.sql
-    .insertInto("creation")
-    .values({
-      creation_id: creationId,
-      request_key: requestKey,
-      method,
-      offer: toBinary(BatchSetUnitsRequestSchema, offer) as Buffer,
-      results: toBinary(BatchCreateListingsResponseSchema, create(BatchCreateListingsResponseSchema, { results })) as Buffer,
-    })
-    .execute();
-  tx.schedule({ kind: CREATE_JOB, key: creationId, dueTime: tx.now + FINISH_AFTER_MS });
-  return { creationId, requestKey, method, offer, results };
+  return note(tx, { creationId, requestKey, method, offer: offerOf(creationId, sellerId, listings), results });
 }
 
-async function load(sql: Kysely<CatalogTables>, creationId: string): Promise<Creation | undefined> {
-  const row = await sql.selectFrom("creation").selectAll().where("creation_id", "=", creationId).executeTakeFirst();
-  return (
-    row && {
-      creationId,
-      requestKey: row.request_key,
-      method: row.method,
-      offer: fromBinary(BatchSetUnitsRequestSchema, row.offer),
-      results: fromBinary(BatchCreateListingsResponseSchema, row.results).results,
-    }
-  );
+/** The first step of PublishListing: the draft is nobody else's from here on. Answers where the listing is active already. */
+async function beginPublish(
+  tx: CatalogTransaction,
+  requestKey: string,
+  call: Call,
+  listingId: string,
+): Promise<Creation | undefined> {
+  const row = await loadOwn(tx, call, listingId);
+  if (row.creation_id != null && (await load(tx.sql, row.creation_id))?.method === "PublishListing") {
+    throw new UnderWay(row.creation_id);
+  }
+  requireEditable(row);
+  if (row.state === "ACTIVE") {
+    tx.answer(requestKey, PublishListingResponseSchema, { listing: toListing(row) });
+    return undefined;
+  }
+  const creationId = newId();
+  await change(tx, row, { creation_id: creationId });
+  const offer = offerOf(creationId, row.seller_id, [{ listingId, units: row.offered_units }]);
+  return note(tx, { creationId, requestKey, method: "PublishListing", offer, results: [resultOf(row, true)] });
 }
 
 /** The last step, unless somebody else has taken it. */
@@ -188,27 +214,23 @@ async function finish(tx: CatalogTransaction, creation: Creation): Promise<void>
   }
 }
 
-/** Takes everything back: inventory wants none of it. The command counts as never given, so that a repeat tries again. */
+/** Takes everything back: inventory wants none of it. What was a draft before is one again. The command counts as never given, so that a repeat tries again. */
 async function abandon(tx: CatalogTransaction, creation: Creation): Promise<void> {
-  if (await close(tx, creation)) {
+  if (!(await close(tx, creation))) {
+    return;
+  }
+  const ids = listingIdsOf(creation);
+  if (creation.method === "PublishListing") {
     await tx.sql
-      .deleteFrom("listing")
-      .where("listing_id", "in", listingIdsOf(creation))
+      .updateTable("listing")
+      .set((eb) => ({ creation_id: null, update_time: tx.now, version: eb("version", "+", 1) }))
+      .where("listing_id", "in", ids)
       .where("creation_id", "=", creation.creationId)
       .execute();
-    tx.forget(creation.requestKey);
+  } else {
+    await tx.sql.deleteFrom("listing").where("listing_id", "in", ids).where("creation_id", "=", creation.creationId).execute();
   }
-}
-
-/** Ends the creation for everybody who works at it. False: somebody else has. */
-async function close(tx: CatalogTransaction, { creationId }: Creation): Promise<boolean> {
-  const result = await tx.sql.deleteFrom("creation").where("creation_id", "=", creationId).executeTakeFirst();
-  tx.unschedule({ kind: CREATE_JOB, key: creationId });
-  return result.numDeletedRows === 1n;
-}
-
-function listingIdsOf({ offer }: Creation): string[] {
-  return offer.listings.map(({ listingId }) => listingId);
+  tx.forget(creation.requestKey);
 }
 
 /** Stores the answer: as it was decided, with the listings of `rows` as they are now. */
@@ -228,7 +250,11 @@ function answer(
   }
   for (const { listingId, alreadyExisted } of results) {
     const listing = toListing(now.get(listingId) as ListingRow);
-    tx.answer(requestKey, CreateListingResponseSchema, { listing, alreadyExisted });
+    if (method === "PublishListing") {
+      tx.answer(requestKey, PublishListingResponseSchema, { listing });
+    } else {
+      tx.answer(requestKey, CreateListingResponseSchema, { listing, alreadyExisted });
+    }
   }
 }
 

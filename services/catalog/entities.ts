@@ -7,8 +7,8 @@ import type { State } from "./states.ts";
 /** The six conditions as the table has them, best first. */
 export type ConditionName = "NEW" | "LIKE_NEW" | "VERY_GOOD" | "GOOD" | "ACCEPTABLE" | "FOR_PARTS";
 
-/** The commands that create listings. */
-export type CreationMethod = "CreateListing" | "BatchCreateListings";
+/** The commands that make listings active. */
+export type CreationMethod = "CreateListing" | "BatchCreateListings" | "PublishListing";
 
 /** A seller's offer. Times in milliseconds since the epoch. */
 const ListingSchema = defineEntity({

@@ -15,7 +15,6 @@ import { creations } from "./creations.ts";
 import { categories as categoryRows } from "./data/categories.ts";
 import type { CatalogDatabase } from "./entities.ts";
 import { toListing } from "./listings.ts";
-import { publishing } from "./publish.ts";
 import { catalogReads } from "./reads.ts";
 import { stockConsumer } from "./stock.ts";
 import { updateListing } from "./update.ts";
@@ -34,7 +33,6 @@ export function catalog({ database, clients, pages }: CatalogDependencies): Serv
   const validation = createValidation([ListingDraftSchema]);
   const inventory = clients.of(InventoryService);
   const reads = catalogReads(database, pages);
-  const publish = publishing(database, inventory);
   const create = creations(database, inventory);
   const { withdraw, job: withdrawJob } = withdrawals(database, inventory);
 
@@ -75,7 +73,7 @@ export function catalog({ database, clients, pages }: CatalogDependencies): Serv
         },
 
         publishListing(request, context) {
-          return publish(request, context, forCall(callOf(context), { asItself: true }));
+          return create.publish(request, context, forCall(callOf(context), { asItself: true }));
         },
 
         withdrawListing(request, context) {

@@ -164,6 +164,59 @@ for (const carrier of carriers)
       }
     });
 
+    describe("and drafts that are published later", () => {
+      const publish = (listingId: string, requestId = newId()) => market.account(seller).publishListing({ requestId, listingId });
+      const drafted = async (over: DraftFields = {}) => {
+        const { listing } = await market.account(seller).createListing({ requestId: newId(), listing: draft(over) });
+        return listing as Listing;
+      };
+
+      it("are finished by a job when the call died between the services, and a repeat gets the answer", async () => {
+        for (const when of ["before", "after"] as const) {
+          const { listingId, etag } = await drafted({ units: 3 });
+          const requestId = newId();
+          market.inventory.failing = { count: 1, when };
+          await refused(publish(listingId, requestId), "UNAVAILABLE", Code.Unavailable);
+          const edit = { requestId: newId(), listingId, etag, units: 5 };
+          await refused(market.account(seller).updateListing(edit), "LISTING_NOT_EDITABLE");
+          const { listing } = await finished(() => publish(listingId, requestId));
+          assert.deepEqual([listing?.state, listing?.availableUnits], [ListingState.ACTIVE, 3]);
+          assert.equal(market.inventory.units.get(listingId), 3);
+          assert.deepEqual(await eventTypes(listingId), ["ListingPublished"]);
+        }
+      });
+
+      it("leave nothing with inventory of the one that lost when one request_id comes for two at once", async () => {
+        const requestId = newId();
+        const ids = [(await drafted()).listingId, (await drafted()).listingId];
+        const outcomes = await Promise.allSettled(Array.from({ length: 20 }, (_, i) => publish(ids[i % 2] as string, requestId)));
+        for (const outcome of outcomes) {
+          assert.ok(outcome.status === "fulfilled" || reasonOf(outcome.reason) === "REQUEST_ID_REUSED");
+        }
+        const active = (await own()).filter(({ state }) => state === ListingState.ACTIVE).map(({ listingId }) => listingId);
+        assert.equal(active.length, 1);
+        assert.deepEqual(
+          ids.filter((id) => market.inventory.units.has(id)),
+          active,
+        );
+        assert.deepEqual(await underWay(), []);
+      });
+
+      it("are drafts again when inventory refuses them, and the call may be repeated", async () => {
+        const { listingId } = await drafted();
+        const requestId = newId();
+        market.inventory.meanwhile = async () => fail(INVALID_REQUEST);
+        await refused(publish(listingId, requestId), "INVALID_REQUEST", Code.InvalidArgument);
+        market.inventory.meanwhile = undefined;
+        assert.deepEqual(await underWay(), []);
+        assert.deepEqual(
+          (await own()).map(({ state }) => state),
+          [ListingState.DRAFT],
+        );
+        assert.equal((await publish(listingId, requestId)).listing?.state, ListingState.ACTIVE);
+      });
+    });
+
     it("are gone when inventory refuses them, and the call may be repeated", async () => {
       for (const make of [(id: string) => create({}, id), (id: string) => batch([{}, { externalId: "mine" }, { title: "" }], id)]) {
         const requestId = newId();

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from "kysely";
 
-/** Creations that are under way: listings that are to be published once inventory has been told. */
+/** Publications that are under way: listings that become active once inventory has been told. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await db.schema.alterTable("listing").addColumn("creation_id", "varchar(36)").execute();
   await db.schema
@@ -10,6 +10,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     .addColumn("method", "varchar(32)", (c) => c.notNull())
     .addColumn("offer", "blob", (c) => c.notNull())
     .addColumn("results", "blob", (c) => c.notNull())
-    .addCheckConstraint("creation_method", sql`method in ('CreateListing', 'BatchCreateListings')`)
+    .addCheckConstraint("creation_method", sql`method in ('CreateListing', 'BatchCreateListings', 'PublishListing')`)
     .execute();
 }

@@ -1751,8 +1751,9 @@ export const CatalogService: GenService<{
     output: typeof UpdateListingResponseSchema;
   },
   /**
-   * Makes a draft active: it can be found and bought. Inventory learns of the units first; if that fails the draft stays a draft and
-   * the call may be repeated. Publishing an active listing changes nothing. Reasons: LISTING_NOT_FOUND, NOT_YOUR_LISTING,
+   * Makes a draft active: it can be found and bought. Inventory learns of the units first; until then nobody can change the draft. A
+   * call that failed half-way is finished by itself, and its repeat gets the answer; if inventory refuses, the draft stays a draft.
+   * Publishing an active listing changes nothing. Reasons: LISTING_NOT_FOUND, NOT_YOUR_LISTING,
    * LISTING_NOT_EDITABLE, REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.catalog.v1.CatalogService.PublishListing
