@@ -128,11 +128,11 @@ for (const carrier of carriers)
       await refused(market.anonymous.getListing({ listingId }), "LISTING_NOT_FOUND");
       const client = market.account(seller);
       for (const change of [
-        client.updateListing({ requestId: newId(), listingId, etag, title: "Other" }),
-        client.publishListing({ requestId: newId(), listingId }),
-        client.withdrawListing({ requestId: newId(), listingId }),
+        () => client.updateListing({ requestId: newId(), listingId, etag, title: "Other" }),
+        () => client.publishListing({ requestId: newId(), listingId }),
+        () => client.withdrawListing({ requestId: newId(), listingId }),
       ]) {
-        await refused(change, "LISTING_NOT_EDITABLE", Code.FailedPrecondition);
+        await refused(change(), "LISTING_NOT_EDITABLE", Code.FailedPrecondition);
       }
       await refused(create({ externalId: newId() }, requestId), "REQUEST_ID_REUSED", Code.AlreadyExists);
       await refused(create({ externalId, units: 9 }), "EXTERNAL_ID_CONFLICT", Code.AlreadyExists);
