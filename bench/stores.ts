@@ -179,6 +179,7 @@ async function fill(database: CatalogDatabase): Promise<ListingRow[]> {
       update_time: 1_700_000_000_000 + index,
       publish_time: 1_700_000_000_000 + index,
       withdraw_key: null,
+      creation_id: null,
       version: 1,
     }),
   );

@@ -14,9 +14,9 @@ import {
 import { accountIfAny, type Call } from "#runtime/call.ts";
 import { fail, UNAVAILABLE } from "#runtime/errors.ts";
 import type { CatalogTransaction, ListingRow } from "./entities.ts";
-import { LISTING_NOT_FOUND, NOT_YOUR_LISTING } from "./errors.ts";
+import { LISTING_NOT_EDITABLE, LISTING_NOT_FOUND, NOT_YOUR_LISTING } from "./errors.ts";
 import { loadListing, maySee, toListing } from "./listings.ts";
-import { mayBecome, stateByUnits } from "./states.ts";
+import { isEditable, mayBecome, stateByUnits } from "./states.ts";
 
 /** How often a change is decided anew because another writer came between reading and writing. */
 const ATTEMPTS_MAX = 8;
@@ -25,7 +25,7 @@ const ATTEMPTS_MAX = 8;
 type ListingEvent = ListingPublished | ListingUpdated | ListingReserved | ListingReactivated | ListingSold | ListingWithdrawn;
 
 /** Another writer came between reading the row and writing it; nothing was written. */
-class Overtaken extends Error {}
+export class Overtaken extends Error {}
 
 /**
  * Runs a change that reads a listing, decides and writes by `change` or `record`; again from the start when another writer came between.
@@ -128,4 +128,11 @@ export async function loadOwn(
     fail(NOT_YOUR_LISTING, { metadata: { listing_id: listingId } });
   }
   return row;
+}
+
+/** Refuses a listing that its state keeps from being changed, or a creation or a withdrawal that is under way. */
+export function requireEditable(row: ListingRow): void {
+  if (!isEditable(row.state) || row.creation_id != null || row.withdraw_key != null) {
+    fail(LISTING_NOT_EDITABLE, { metadata: { listing_id: row.listing_id, state: row.state } });
+  }
 }

@@ -46,17 +46,3 @@ export function contentsOf(draft: ListingDraft): Contents {
   const values = Object.values(contents).map((value) => (typeof value === "bigint" ? value.toString() : value));
   return { ...contents, hash: createHash("sha256").update(JSON.stringify(values)).digest("hex") };
 }
-
-/**
- * The id of a listing that is published as it is created. Inventory hears of it before the catalog has its row, so a repeat of a command that
- * died between the two must arrive at the same id. It follows from the seller, the seller's own key (or else the command and the place in it), and the
- * contents: other contents under the same key never touch the units of the listing that won. UUID version 8.
- */
-export function derivedListingId(sellerId: string, requestId: string, index: number, contents: Contents): string {
-  const place = contents.externalId === null ? `request\0${requestId}\0${index}` : `external\0${contents.externalId}`;
-  const digest = createHash("sha256").update(`${sellerId}\0${place}\0${contents.hash}`).digest();
-  digest[6] = ((digest[6] as number) & 0x0f) | 0x80;
-  digest[8] = ((digest[8] as number) & 0x3f) | 0x80;
-  const hex = digest.toString("hex", 0, 16);
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
-}

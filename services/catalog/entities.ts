@@ -7,6 +7,9 @@ import type { State } from "./states.ts";
 /** The six conditions as the table has them, best first. */
 export type ConditionName = "NEW" | "LIKE_NEW" | "VERY_GOOD" | "GOOD" | "ACCEPTABLE" | "FOR_PARTS";
 
+/** The commands that make listings active. */
+export type CreationMethod = "CreateListing" | "BatchCreateListings" | "PublishListing";
+
 /** A seller's offer. Times in milliseconds since the epoch. */
 const ListingSchema = defineEntity({
   name: "Listing",
@@ -42,12 +45,32 @@ const ListingSchema = defineEntity({
     publishTime: p.bigint("number").nullable(),
     /** The command that is withdrawing it, between telling inventory and the end; its units do not move its state meanwhile. */
     withdrawKey: p.string().length(191).nullable(),
+    /** The creation that is to publish it, until it has; nobody changes the draft meanwhile. */
+    creationId: p.string().length(36).nullable(),
     /** The etag: counts every change that a reader can see. */
     version: p.bigint("number"),
   },
 });
 export class Listing extends ListingSchema.class {}
 ListingSchema.setClass(Listing);
+
+/** Listings that were created to be published, between the first transaction and the last: what inventory is to be told, what to answer. */
+const CreationSchema = defineEntity({
+  name: "Creation",
+  tableName: "creation",
+  properties: {
+    creationId: p.string().length(36).primary(),
+    /** The command that is to be answered. */
+    requestKey: p.string().length(191),
+    method: p.string().length(32).$type<CreationMethod>(),
+    /** The BatchSetUnitsRequest of the new listings: byte for byte the same however often it is sent. */
+    offer: p.blob(),
+    /** The BatchCreateListingsResponse as decided: what exists already, conflicts and refusals are final; new listings are drafts in it. */
+    results: p.blob(),
+  },
+});
+export class Creation extends CreationSchema.class {}
+CreationSchema.setClass(Creation);
 
 /** A brand in the spelling it was first seen in. Never changed, never deleted. */
 const BrandSchema = defineEntity({
@@ -63,7 +86,7 @@ export class Brand extends BrandSchema.class {}
 BrandSchema.setClass(Brand);
 
 /** The catalog's entities. */
-export const entities = [Listing, Brand] as const;
+export const entities = [Listing, Creation, Brand] as const;
 
 /** The catalog's tables as Kysely sees them. */
 export type CatalogTables = TablesOf<typeof entities>;

@@ -1,30 +1,22 @@
-import { ConnectError } from "@connectrpc/connect";
-import {
-  BatchCreateListingsResponseSchema,
-  CatalogService,
-  CreateListingResponseSchema,
-  type ListingDraft,
-  ListingDraftSchema,
-} from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { CatalogService, type ListingDraft, ListingDraftSchema } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import type { OpenCacheStore } from "#runtime/cache/stores.ts";
-import { accountOf, callOf } from "#runtime/call.ts";
+import { callOf } from "#runtime/call.ts";
 import { type Clients, forCall } from "#runtime/clients.ts";
-import { failure, INVALID_REQUEST, reasonOf } from "#runtime/errors.ts";
+import { failure, INVALID_REQUEST } from "#runtime/errors.ts";
 import type { PageTokens } from "#runtime/pages.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { createValidation } from "#runtime/validation.ts";
 import { seedBrands } from "./brands.ts";
 import { categoryTree } from "./categories.ts";
 import { deciding } from "./changes.ts";
-import { type Contents, contentsOf } from "./contents.ts";
-import { type Created, conflictError, insertListings, offerUnits, plan } from "./create.ts";
+import { contentsOf } from "./contents.ts";
+import type { Drafted } from "./create.ts";
+import { creations } from "./creations.ts";
 import { categories as categoryRows } from "./data/categories.ts";
 import type { CatalogDatabase } from "./entities.ts";
 import { toListing } from "./listings.ts";
-import { publishing } from "./publish.ts";
 import { catalogReads } from "./reads.ts";
-import { stateToProto } from "./states.ts";
 import { stockConsumer } from "./stock.ts";
 import { updateListing } from "./update.ts";
 import { withdrawals } from "./withdraw.ts";
@@ -38,21 +30,18 @@ export interface CatalogDependencies {
   readonly openCacheStore?: OpenCacheStore;
 }
 
-/** The longest message of a result in a batch. */
-const MESSAGE_MAX = 1_000;
-
 /** The catalog: what is offered, by whom, in which condition, for how much. */
 export function catalog({ database, clients, pages, openCacheStore }: CatalogDependencies): ServiceModule {
   const categories = categoryTree(categoryRows);
   const validation = createValidation([ListingDraftSchema]);
   const inventory = clients.of(InventoryService);
   const reads = catalogReads(database, pages, openCacheStore);
-  const publish = publishing(database, inventory);
+  const create = creations(database, inventory);
   const { withdraw, job: withdrawJob } = withdrawals(database, inventory);
 
-  const contentsIn = (draft: ListingDraft): Contents | ConnectError => categories.problem(draft.categoryId) ?? contentsOf(draft);
+  const contentsIn = (draft: ListingDraft): Drafted => categories.problem(draft.categoryId) ?? contentsOf(draft);
   /** One of a batch: what is wrong with it is its own result. */
-  const contentsAlone = (draft: ListingDraft): Contents | ConnectError => {
+  const contentsAlone = (draft: ListingDraft): Drafted => {
     const [violation] = validation.violations(ListingDraftSchema, draft);
     return violation === undefined
       ? contentsIn(draft)
@@ -63,50 +52,20 @@ export function catalog({ database, clients, pages, openCacheStore }: CatalogDep
     name: "catalog",
     database,
     consumers: [stockConsumer(database), reads.consumer],
-    jobs: [withdrawJob],
+    jobs: [create.job, withdrawJob],
     recurring: [],
     start: () => seedBrands(database),
     stop: async () => reads.close(),
     routes(router) {
       router.service(CatalogService, {
-        async createListing(request, context) {
-          const stored = await database.answered(request, context, CreateListingResponseSchema);
-          if (stored !== undefined) {
-            return stored;
-          }
-          const call = callOf(context);
-          const contents = contentsIn(request.listing as ListingDraft);
-          if (contents instanceof ConnectError) {
-            throw contents;
-          }
-          const creation = plan(accountOf(call), request.publish, request.requestId, [contents]);
-          await offerUnits(database, inventory, forCall(call, { asItself: true }), creation);
-          return database.command(request, context, async (tx) => {
-            const [created] = (await insertListings(tx, creation)) as [Created];
-            if ("conflict" in created) {
-              throw conflictError(created.conflict);
-            }
-            return { listing: toListing(created.row), alreadyExisted: created.alreadyExisted };
-          });
+        createListing(request, context) {
+          const drafts = [contentsIn(request.listing as ListingDraft)] as const;
+          return create.one(request, context, drafts, forCall(callOf(context), { asItself: true }));
         },
 
-        async batchCreateListings(request, context) {
-          const stored = await database.answered(request, context, BatchCreateListingsResponseSchema);
-          if (stored !== undefined) {
-            return stored;
-          }
-          const call = callOf(context);
+        batchCreateListings(request, context) {
           const drafts = request.listings.map(contentsAlone);
-          const good = drafts.map((draft) => (draft instanceof ConnectError ? undefined : draft));
-          const creation = plan(accountOf(call), request.publish, request.requestId, good);
-          await offerUnits(database, inventory, forCall(call, { asItself: true }), creation);
-          return database.command(request, context, async (tx) => {
-            const created = (await insertListings(tx, creation)).values();
-            const results = drafts.map((draft) =>
-              draft instanceof ConnectError ? failedResult(draft) : resultOf(created.next().value as Created),
-            );
-            return { results };
-          });
+          return create.many(request, context, drafts, forCall(callOf(context), { asItself: true }));
         },
 
         updateListing(request, context) {
@@ -118,7 +77,7 @@ export function catalog({ database, clients, pages, openCacheStore }: CatalogDep
         },
 
         publishListing(request, context) {
-          return publish(request, context, forCall(callOf(context), { asItself: true }));
+          return create.publish(request, context, forCall(callOf(context), { asItself: true }));
         },
 
         withdrawListing(request, context) {
@@ -144,16 +103,4 @@ export function catalog({ database, clients, pages, openCacheStore }: CatalogDep
       });
     },
   };
-}
-
-function resultOf(created: Created) {
-  if ("conflict" in created) {
-    return failedResult(conflictError(created.conflict));
-  }
-  const { row, alreadyExisted } = created;
-  return { listingId: row.listing_id, state: stateToProto(row.state), etag: String(row.version), alreadyExisted };
-}
-
-function failedResult(error: ConnectError) {
-  return { reason: reasonOf(error) ?? "", message: error.rawMessage.slice(0, MESSAGE_MAX) };
 }

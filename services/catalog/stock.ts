@@ -28,7 +28,7 @@ export function stockConsumer(database: CatalogDatabase): Subscription {
 /** Takes over what a stock event says, unless a later one has been taken over. */
 export async function applyStock(tx: CatalogTransaction, stock: Stock, sequence: number): Promise<void> {
   const row = await loadListing(tx.sql, stock.listingId);
-  // Without a row the listing is about to be created, with these units; or its creation failed half-way, and they are nobody's.
+  // Without a row the units are of a listing that this catalog never had.
   if (row === undefined || row.stock_sequence >= sequence) {
     return;
   }

@@ -4,11 +4,10 @@ import type { Call } from "#runtime/call.ts";
 import { ETAG_MISMATCH, fail } from "#runtime/errors.ts";
 import { spellBrands } from "./brands.ts";
 import type { Categories } from "./categories.ts";
-import { change, loadOwn, tell } from "./changes.ts";
+import { change, loadOwn, requireEditable, tell } from "./changes.ts";
 import type { CatalogTransaction, ListingRow } from "./entities.ts";
-import { CURRENCY_FIXED, LISTING_NOT_EDITABLE } from "./errors.ts";
+import { CURRENCY_FIXED } from "./errors.ts";
 import { conditionFromProto } from "./listings.ts";
-import { isEditable } from "./states.ts";
 
 /** The columns that a seller edits. */
 type Edit = Partial<
@@ -26,9 +25,7 @@ export async function updateListing(
   request: UpdateListingRequest,
 ): Promise<ListingRow> {
   const row = await loadOwn(tx, call, request.listingId);
-  if (!isEditable(row.state) || row.withdraw_key != null) {
-    fail(LISTING_NOT_EDITABLE, { metadata: { listing_id: row.listing_id, state: row.state } });
-  }
+  requireEditable(row);
   if (String(row.version) !== request.etag) {
     fail(ETAG_MISMATCH, { metadata: { listing_id: row.listing_id, etag: String(row.version) } });
   }

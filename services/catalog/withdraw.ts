@@ -10,11 +10,10 @@ import type { InventoryService } from "#gen/marketplace/inventory/v1/inventory_p
 import { type Call, callOf } from "#runtime/call.ts";
 import { fail, reasonOf } from "#runtime/errors.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
-import { change, deciding, followUnits, loadOwn, tell } from "./changes.ts";
+import { change, deciding, followUnits, loadOwn, requireEditable, tell } from "./changes.ts";
 import type { CatalogDatabase, CatalogTransaction, ListingRow } from "./entities.ts";
-import { LISTING_NOT_EDITABLE, UNITS_RESERVED } from "./errors.ts";
+import { UNITS_RESERVED } from "./errors.ts";
 import { loadListing, toListing } from "./listings.ts";
-import { isEditable } from "./states.ts";
 
 /** The job that finishes a withdrawal whose process died. */
 export const WITHDRAW_JOB = "catalog.withdraw";
@@ -98,9 +97,7 @@ async function begin(tx: CatalogTransaction, call: Call, listingId: string, key:
   if (row.state === "RESERVED") {
     fail(UNITS_RESERVED, { metadata: { listing_id: listingId } });
   }
-  if (!isEditable(row.state) || row.withdraw_key != null) {
-    fail(LISTING_NOT_EDITABLE, { metadata: { listing_id: listingId, state: row.state } });
-  }
+  requireEditable(row);
   tx.schedule({ kind: WITHDRAW_JOB, key: listingId, dueTime: tx.now + FINISH_AFTER_MS });
   return change(tx, row, { withdraw_key: key });
 }

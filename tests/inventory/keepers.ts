@@ -1,10 +1,9 @@
 import { setImmediate as tick } from "node:timers/promises";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Client } from "@connectrpc/connect";
-import { InventoryService, ReservationState } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { type InventoryService, ReservationState } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import { inMemory } from "../support/server.ts";
 import type { Fate, Told } from "./audit.ts";
 import type { Storehouse } from "./storehouse.ts";
 
@@ -39,8 +38,7 @@ export interface Keeper {
 /** The real service with listings and reservations of its own, so that one database serves all runs. */
 export function realKeeper(
   house: Storehouse,
-  order: Client<typeof InventoryService>,
-  catalog: Client<typeof InventoryService>,
+  { order, catalog, ops }: Record<"order" | "catalog" | "ops", Client<typeof InventoryService>>,
 ): Keeper {
   const listingIds = [newId(), newId()];
   const ids = wants.map(() => newId());
@@ -89,14 +87,9 @@ export function realKeeper(
           order.getReservation({ reservationId }).then(({ reservation: found }) => stateName(found?.state), refusal),
         ),
       );
-      return { told, states, check: await findings(house) };
+      return { told, states, check: (await ops.checkStock({})).findings };
     },
   };
-}
-
-async function findings(house: Storehouse): Promise<string[]> {
-  const ops = (await inMemory([house.module])).client(InventoryService, { service: "ops" });
-  return (await ops.checkStock({})).findings;
 }
 
 /** What is written first and is wrong: it reads, decides, and writes what it decided. */

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import type { Client } from "@connectrpc/connect";
 import fc from "fast-check";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
-import { inMemory } from "../support/server.ts";
+import { overBothTransports } from "../support/server.ts";
 import { audit, type Fate } from "./audit.ts";
 import { type End, type Keeper, naiveKeeper, realKeeper, SHORT, wants } from "./keepers.ts";
 import { openStorehouse, type Storehouse } from "./storehouse.ts";
@@ -130,47 +129,56 @@ async function concurrently(keeper: Keeper, rounds: readonly (readonly Command[]
   assert.deepEqual(check, []);
 }
 
-describe("inventory against a model", () => {
-  let house: Storehouse;
-  let open: () => Keeper;
-  before(async () => {
+const rounds = fc.array(fc.array(command, { minLength: 1, maxLength: 10 }), { maxLength: 4 });
+let house: Storehouse;
+
+overBothTransports(
+  "inventory against a model",
+  async () => {
     house = await openStorehouse();
-    const subject = await inMemory([house.module]);
-    const [order, catalog] = ["order", "catalog"].map((service) => subject.client(InventoryService, { service }));
-    open = () => realKeeper(house, order as Client<typeof InventoryService>, catalog as Client<typeof InventoryService>);
-  });
-  after(() => house.close());
+    return [house.module];
+  },
+  (subject) => {
+    let open: () => Keeper;
+    before(() => {
+      const as = (service: string) => subject().client(InventoryService, { service });
+      const clients = { order: as("order"), catalog: as("catalog"), ops: as("ops") };
+      open = () => realKeeper(house, clients);
+    });
+    after(() => house.close());
 
-  it("answers any sequence of commands as the model does, and keeps the same units", async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.array(command, { maxLength: 25 }), async (commands) => {
-        const keeper = open();
-        const model = new Model();
-        for (const one of commands) {
-          assert.equal(await perform(keeper, one), model.apply(one), JSON.stringify(one));
-        }
-        const { told, states, check } = await keeper.facts();
-        assert.deepEqual(states, model.states);
-        for (const [listing, { available, reserved, sold }] of model.units.entries()) {
-          const last = told.get(String(listing))?.at(-1) ?? { available: 0, reserved: 0, sold: 0 };
-          assert.deepEqual([last.available, last.reserved, last.sold], [available, reserved, sold]);
-        }
-        assert.deepEqual(check, []);
-      }),
-      { numRuns: 25 },
-    );
-  });
+    it("answers any sequence of commands as the model does, and keeps the same units", async () => {
+      await fc.assert(
+        fc.asyncProperty(fc.array(command, { maxLength: 25 }), async (commands) => {
+          const keeper = open();
+          const model = new Model();
+          for (const one of commands) {
+            assert.equal(await perform(keeper, one), model.apply(one), JSON.stringify(one));
+          }
+          const { told, states, check } = await keeper.facts();
+          assert.deepEqual(states, model.states);
+          for (const [listing, { available, reserved, sold }] of model.units.entries()) {
+            const last = told.get(String(listing))?.at(-1) ?? { available: 0, reserved: 0, sold: 0 };
+            assert.deepEqual([last.available, last.reserved, last.sold], [available, reserved, sold]);
+          }
+          assert.deepEqual(check, []);
+        }),
+        { numRuns: 25 },
+      );
+    });
 
-  const rounds = fc.array(fc.array(command, { minLength: 1, maxLength: 10 }), { maxLength: 4 });
+    it("never oversells, loses a unit or ends a reservation twice, whatever happens at once", async () => {
+      await fc.assert(
+        fc.asyncProperty(rounds, (commands) => concurrently(open(), commands)),
+        { numRuns: 40 },
+      );
+    });
+  },
+  ["Connect JSON"],
+);
 
-  it("never oversells, loses a unit or ends a reservation twice, whatever happens at once", async () => {
-    await fc.assert(
-      fc.asyncProperty(rounds, (commands) => concurrently(open(), commands)),
-      { numRuns: 40 },
-    );
-  });
-
-  it("would be caught if it read first and wrote then", async () => {
+describe("an inventory that reads first and writes then", () => {
+  it("is caught", async () => {
     const result = await fc.check(
       fc.asyncProperty(rounds, (commands) => concurrently(naiveKeeper(), commands)),
       { numRuns: 500 },

@@ -8,13 +8,14 @@ import { OrderRole, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { metadataOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
+import { carriers } from "../support/server.ts";
 import { openShop, refused, requestFor, type Shop } from "./shop.ts";
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 24 * 60 * MINUTE_MS;
 
-for (const carrier of ["memory", "server"] as const) {
-  describe(`Orders, ${carrier === "memory" ? "in memory" : "over a server"}`, () => {
+for (const carrier of carriers) {
+  describe(`Orders (${carrier})`, () => {
     let shop: Shop;
     before(async () => {
       shop = await openShop(carrier);

@@ -31,7 +31,7 @@ import { payment } from "../../services/payment/service.ts";
 import { openSimulator, type Simulator } from "../../services/payment/simulator.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
 import { goingClock } from "../support/marketplace.ts";
-import { type Identity, rpcModule, signedIn, transportOf } from "../support/server.ts";
+import { type Carrier, type Identity, rpcModule, signedIn, transportOf } from "../support/server.ts";
 
 const ADDRESS_NOT_FOUND = reason("ADDRESS_NOT_FOUND", Code.NotFound, "No.");
 const eventTypes = createRegistry(file_marketplace_order_v1_events);
@@ -93,7 +93,7 @@ export interface Shop {
 }
 
 /** Opens one; `carrier` is how `as` reaches the order service. */
-export async function openShop(carrier: "memory" | "server" = "memory"): Promise<Shop> {
+export async function openShop(carrier: Carrier): Promise<Shop> {
   const clock = goingClock();
   const [orders, units, payments] = await Promise.all([
     memoryDatabase(entities, migrations, { service: "order", clock }),

@@ -22,6 +22,7 @@ import { payment } from "../../services/payment/service.ts";
 import { openSimulator, type Simulator } from "../../services/payment/simulator.ts";
 import { simulatorDoors } from "../../services/payment/simulator-doors.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
+import type { Carrier } from "../support/server.ts";
 
 /** Thrown where a test lets the process die: nobody catches it. */
 export class Crash extends Error {}
@@ -35,11 +36,6 @@ export interface Faults {
   /** Runs at every point before it is decided; for what happens meanwhile. */
   meanwhile?: ((point: string) => Promise<void>) | undefined;
 }
-
-/** What carries the calls: the in-memory transport, or a real server on a free port spoken to in JSON. */
-export type Carrier = "memory" | "server";
-/** Both. */
-export const carriers: readonly Carrier[] = ["memory", "server"];
 
 /** Payment with the simulator, and callers of every kind. */
 export interface Bank {
@@ -67,7 +63,7 @@ export interface Bank {
 const PAYOUT_DESTINATION_MISSING = reason("PAYOUT_DESTINATION_MISSING", Code.NotFound, "Missing.");
 
 /** Opens an empty one. */
-export async function openBank(carrier: Carrier = "memory"): Promise<Bank> {
+export async function openBank(carrier: Carrier): Promise<Bank> {
   const { database, clock } = await memoryDatabase(entities, migrations, { service: "payment" });
   const keys = await temporaryKeys();
   const verifiers = embeddedVerifiers(keys);

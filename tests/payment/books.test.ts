@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { newId } from "#runtime/ids.ts";
+import { carriers } from "../support/server.ts";
 import { authorization, type Bank, Crash, openBank, paid, timeout, unreachable } from "./bank.ts";
 
 const PAYMENTS = 3;
@@ -49,93 +50,98 @@ const batch = fc.record({
   fault: fc.record({ point: fc.nat(24), kind: fc.constantFrom("crash", "timeout", "unreachable") }),
 });
 
-describe("the books", () => {
-  it("are right after every step of any commands at once, with faults anywhere, and everything comes to an end", async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.constantFrom(...tokens), { minLength: PAYMENTS, maxLength: PAYMENTS }),
-        fc.array(batch, { minLength: 1, maxLength: 8 }),
-        async (chosen, batches) => {
-          const bank = await openBank();
-          try {
-            await play(bank, chosen, batches);
-          } finally {
-            await bank.close();
-          }
+for (const carrier of carriers)
+  describe(`the books (${carrier})`, () => {
+    it("are right after every step of any commands at once, with faults anywhere, and everything comes to an end", async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(fc.constantFrom(...tokens), { minLength: PAYMENTS, maxLength: PAYMENTS }),
+          fc.array(batch, { minLength: 1, maxLength: 8 }),
+          async (chosen, batches) => {
+            const bank = await openBank(carrier);
+            try {
+              await play(bank, chosen, batches);
+            } finally {
+              await bank.close();
+            }
+          },
+        ),
+        { numRuns: 25 },
+      );
+    }).timeout(30_000);
+
+    /** A finding that the check must have when somebody changes a row behind the ledger's back. */
+    const forgeries: readonly [string, RegExp, (bank: Bank) => Promise<unknown>][] = [
+      [
+        "a balance without a transfer",
+        /does not agree with its transfers/,
+        (bank) =>
+          bank.database.sql
+            .updateTable("ledger_account")
+            .set({ credits_posted_minor: 99_999n })
+            .where("kind", "=", "FEES")
+            .execute(),
+      ],
+      [
+        "a payment whose state does not fit its transfers",
+        /the ledger's escrow is 10000, and by the payments and payouts it is 0/,
+        (bank) => bank.database.sql.updateTable("payment").set({ state: "REFUNDED" }).where("state", "=", "CAPTURED").execute(),
+      ],
+      [
+        "a transfer that is gone",
+        /does not agree with its transfers/,
+        (bank) => bank.database.sql.deleteFrom("ledger_transfer").where("kind", "=", "SALE").execute(),
+      ],
+      [
+        "a fee that is not in the payment",
+        /the ledger's fees is 1000/,
+        (bank) => bank.database.sql.updateTable("payment").set({ fee_minor: 1n }).where("state", "=", "RELEASED").execute(),
+      ],
+      [
+        "a statement that does not end in the balance",
+        /does not end in what is available/,
+        (bank) => bank.database.sql.updateTable("statement_entry").set({ balance_after_minor: 1n }).execute(),
+      ],
+      [
+        "money that the processor took and we know nothing of",
+        /the processor has captured 20500, and by our ledger it is 20000/,
+        async (bank) => {
+          const signal = AbortSignal.timeout(1000);
+          const order = { amountMinor: 500n, currencyCode: "USD", paymentMethodToken: "tok_approved" };
+          await bank.simulator.authorize("other", order, signal);
+          await bank.simulator.capture("other/capture", "other", signal);
         },
-      ),
-      { numRuns: 25 },
-    );
-  }).timeout(30_000);
+      ],
+    ];
 
-  /** A finding that the check must have when somebody changes a row behind the ledger's back. */
-  const forgeries: readonly [string, RegExp, (bank: Bank) => Promise<unknown>][] = [
-    [
-      "a balance without a transfer",
-      /does not agree with its transfers/,
-      (bank) =>
-        bank.database.sql.updateTable("ledger_account").set({ credits_posted_minor: 99_999n }).where("kind", "=", "FEES").execute(),
-    ],
-    [
-      "a payment whose state does not fit its transfers",
-      /the ledger's escrow is 10000, and by the payments and payouts it is 0/,
-      (bank) => bank.database.sql.updateTable("payment").set({ state: "REFUNDED" }).where("state", "=", "CAPTURED").execute(),
-    ],
-    [
-      "a transfer that is gone",
-      /does not agree with its transfers/,
-      (bank) => bank.database.sql.deleteFrom("ledger_transfer").where("kind", "=", "SALE").execute(),
-    ],
-    [
-      "a fee that is not in the payment",
-      /the ledger's fees is 1000/,
-      (bank) => bank.database.sql.updateTable("payment").set({ fee_minor: 1n }).where("state", "=", "RELEASED").execute(),
-    ],
-    [
-      "a statement that does not end in the balance",
-      /does not end in what is available/,
-      (bank) => bank.database.sql.updateTable("statement_entry").set({ balance_after_minor: 1n }).execute(),
-    ],
-    [
-      "money that the processor took and we know nothing of",
-      /the processor has captured 20500, and by our ledger it is 20000/,
-      async (bank) => {
-        const signal = AbortSignal.timeout(1000);
-        const order = { amountMinor: 500n, currencyCode: "USD", paymentMethodToken: "tok_approved" };
-        await bank.simulator.authorize("other", order, signal);
-        await bank.simulator.capture("other/capture", "other", signal);
-      },
-    ],
-  ];
+    for (const [name, finding, forge] of forgeries) {
+      it(`show ${name}`, async () => {
+        const bank = await openBank(carrier);
+        await paid(bank, "captured");
+        await paid(bank, "released");
+        await bank.checkBooks();
+        await forge(bank);
+        const { findings } = await bank.ops.checkLedger({});
+        assert.match(findings.join("\n"), finding);
+        await bank.close();
+      });
+    }
 
-  for (const [name, finding, forge] of forgeries) {
-    it(`show ${name}`, async () => {
-      const bank = await openBank();
-      await paid(bank, "captured");
-      await paid(bank, "released");
+    it("allow exactly what is under way between us and the processor", async () => {
+      const bank = await openBank(carrier);
+      const request = authorization({ token: "tok_capture_timeout_charged" });
+      await bank.order.authorizePayment(request);
+      await assert.rejects(bank.order.capturePayment({ paymentId: request.paymentId, requestId: "c" }));
+      // Captured there, under way here: no finding. One unit more there is one.
       await bank.checkBooks();
-      await forge(bank);
+      const signal = AbortSignal.timeout(1000);
+      await bank.simulator.authorize("x", { amountMinor: 1n, currencyCode: "USD", paymentMethodToken: "tok_approved" }, signal);
+      await bank.simulator.capture("x/capture", "x", signal);
       const { findings } = await bank.ops.checkLedger({});
-      assert.match(findings.join("\n"), finding);
+      assert.deepEqual(findings, ["In USD the processor has captured 10001, and by our ledger it is between 0 and 10000."]);
       await bank.close();
     });
-  }
-
-  it("allow exactly what is under way between us and the processor", async () => {
-    const bank = await openBank();
-    const request = authorization({ token: "tok_capture_timeout_charged" });
-    await bank.order.authorizePayment(request);
-    await assert.rejects(bank.order.capturePayment({ paymentId: request.paymentId, requestId: "c" }));
-    // Captured there, under way here: no finding. One unit more there is one.
-    await bank.checkBooks();
-    const signal = AbortSignal.timeout(1000);
-    await bank.simulator.authorize("x", { amountMinor: 1n, currencyCode: "USD", paymentMethodToken: "tok_approved" }, signal);
-    await bank.simulator.capture("x/capture", "x", signal);
-    const { findings } = await bank.ops.checkLedger({});
-    assert.deepEqual(findings, ["In USD the processor has captured 10001, and by our ledger it is between 0 and 10000."]);
-    await bank.close();
   });
-});
 
 type Batch = typeof batch extends fc.Arbitrary<infer B> ? B : never;
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { PaymentState, PayoutState } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { newId } from "#runtime/ids.ts";
+import { carriers } from "../support/server.ts";
 import { authorization, type Bank, Crash, openBank, paid, timeout, unreachable } from "./bank.ts";
 
 /** Each step repeats until it succeeds, as a saga does, with the same request_id; between tries time passes and jobs run. */
@@ -108,65 +109,66 @@ const scenarios: readonly Scenario[] = [
 /** The most points that a scenario may have: so that none runs away. */
 const POINTS_MAX = 60;
 
-describe("a payment whose process dies", () => {
-  let bank: Bank;
-  before(async () => {
-    bank = await openBank();
-  });
-  after(() => bank.close());
-
-  for (const scenario of scenarios) {
-    it(`converges wherever it happened in ${scenario.name}`, async () => {
-      for (let index = 0; index < POINTS_MAX; index++) {
-        bank.faults.points.length = 0;
-        let died = "";
-        bank.faults.at = (point, i) => {
-          if (died === "" && i >= index) {
-            died = point;
-            return new Crash(`died at ${point}`);
-          }
-          return undefined;
-        };
-        await scenario.run(bank).catch((error: unknown) => {
-          throw new Error(`after the process died at point ${index}, ${died}`, { cause: error });
-        });
-        bank.faults.at = () => undefined;
-        await bank.checkBooks();
-        if (died === "") {
-          assert.ok(index >= 4, "the scenario has points");
-          return;
-        }
-      }
-      assert.fail("the scenario never ends");
+for (const carrier of carriers)
+  describe(`a payment whose process dies (${carrier})`, () => {
+    let bank: Bank;
+    before(async () => {
+      bank = await openBank(carrier);
     });
+    after(() => bank.close());
 
-    for (const [name, error] of [
-      ["does not answer", timeout],
-      ["is out of reach", unreachable],
-    ] as const) {
-      it(`converges when the processor ${name} at any call of ${scenario.name}`, async () => {
+    for (const scenario of scenarios) {
+      it(`converges wherever it happened in ${scenario.name}`, async () => {
         for (let index = 0; index < POINTS_MAX; index++) {
           bank.faults.points.length = 0;
-          let failed = false;
-          let calls = 0;
-          bank.faults.at = (point) => {
-            const fits = /^(authorize|capture|void|refund|payout|find)\/(before|after)$/.exec(point);
-            // Out of reach means that the call took no effect.
-            if (failed || fits === null || (error === unreachable && fits[2] === "after") || calls++ < index) {
-              return undefined;
+          let died = "";
+          bank.faults.at = (point, i) => {
+            if (died === "" && i >= index) {
+              died = point;
+              return new Crash(`died at ${point}`);
             }
-            failed = true;
-            return error();
+            return undefined;
           };
-          await scenario.run(bank);
+          await scenario.run(bank).catch((error: unknown) => {
+            throw new Error(`after the process died at point ${index}, ${died}`, { cause: error });
+          });
           bank.faults.at = () => undefined;
           await bank.checkBooks();
-          if (!failed) {
+          if (died === "") {
+            assert.ok(index >= 4, "the scenario has points");
             return;
           }
         }
         assert.fail("the scenario never ends");
       });
+
+      for (const [name, error] of [
+        ["does not answer", timeout],
+        ["is out of reach", unreachable],
+      ] as const) {
+        it(`converges when the processor ${name} at any call of ${scenario.name}`, async () => {
+          for (let index = 0; index < POINTS_MAX; index++) {
+            bank.faults.points.length = 0;
+            let failed = false;
+            let calls = 0;
+            bank.faults.at = (point) => {
+              const fits = /^(authorize|capture|void|refund|payout|find)\/(before|after)$/.exec(point);
+              // Out of reach means that the call took no effect.
+              if (failed || fits === null || (error === unreachable && fits[2] === "after") || calls++ < index) {
+                return undefined;
+              }
+              failed = true;
+              return error();
+            };
+            await scenario.run(bank);
+            bank.faults.at = () => undefined;
+            await bank.checkBooks();
+            if (!failed) {
+              return;
+            }
+          }
+          assert.fail("the scenario never ends");
+        });
+      }
     }
-  }
-});
+  });

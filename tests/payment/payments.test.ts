@@ -5,10 +5,10 @@ import { PaymentState, TransferKind, TransferState } from "#gen/marketplace/paym
 import { metadataOf, retryAfterMsOf, violationsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { AUTHORIZATION_MS } from "../../services/payment/payments.ts";
+import { carriers } from "../support/server.ts";
 import {
   authorization,
   type Bank,
-  carriers,
   command,
   failOnce,
   LISTED_2025,

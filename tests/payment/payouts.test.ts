@@ -4,7 +4,8 @@ import { Code } from "@connectrpc/connect";
 import { LedgerAccountKind, PayoutState, TransferKind } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { metadataOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import { type Bank, carriers, LISTED_2026, openBank, paid, refused } from "./bank.ts";
+import { carriers } from "../support/server.ts";
+import { type Bank, LISTED_2026, openBank, paid, refused } from "./bank.ts";
 
 for (const carrier of carriers) {
   describe(`balances and payouts (${carrier})`, () => {

@@ -104,13 +104,10 @@ describe("Time running out at the whole marketplace", function () {
         unlock();
         for (const answer of answers) assert.equal(answer.code, Code.DeadlineExceeded, `${method.name}: ${answer.reason}`);
         const left = places(difference(before, await served.kept()));
-        // Inventory hears of a listing's units before the catalog has it; the repeat comes to the same units.
-        const ahead = service === "catalog" && method === createListing;
-        assert.deepEqual(
-          left.filter((place) => !(ahead && /^[+-](inventory\.|catalog\.inbox$)/.test(place ?? ""))),
-          [],
-          method.name,
-        );
+        // The catalog has claimed a listing before inventory hears of it: a job finishes it, and the repeat gets the answer.
+        const claimed = service === "inventory" ? ["+catalog.creation", "+catalog.job", "+catalog.listing", "+catalog.replay"] : [];
+        assert.deepEqual(left.sort(), claimed, method.name);
+        if (claimed.length > 0) served.clock.advance(10_000);
         const repeat = await served.ok(who, method, request);
         assert.deepEqual(await served.leavingNothing(() => served.ok(who, method, request)), repeat);
         if (method === createListing) {

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { fromBinary } from "@bufbuild/protobuf";
-import { createClient } from "@connectrpc/connect";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
@@ -13,46 +12,51 @@ import { search } from "../../services/search/service.ts";
 import { sqliteIndex } from "../../services/search/sqlite/sqlite-index.ts";
 import { draft, openMarketplace } from "../catalog/marketplace.ts";
 import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
+import { behind, carriers } from "../support/server.ts";
 
-describe("search beside the catalog itself", () => {
-  it("holds the same whether it scanned the catalog or heard its events", async () => {
-    const market = await openMarketplace();
-    const { database } = await memoryDatabase(entities, migrations, { service: "search" });
-    const folder = temporaryFolder();
-    const clients = market.directory.clientsFor(serviceTokens(market.keys, "search"));
-    const module = search({
-      database,
-      clients,
-      pages: pageTokens({ secret: market.keys.pageTokens }),
-      notes: notesIn(folder.path),
-      index: (hooks) => sqliteIndex({ folder: folder.path, log: quietLog, ...hooks }),
-    });
-    try {
-      market.directory.host([module]);
-      const seller = market.account(newId());
-      const create = (title: string, publish: boolean) =>
-        seller.createListing({ requestId: newId(), listing: draft({ title, brand: "Ping" }), publish });
-      await create("Scanned putter", true);
-      await create("Draft putter", false);
-      const gone = await create("Withdrawn putter", true);
-      await seller.withdrawListing({
-        requestId: newId(),
-        listingId: gone.listing?.listingId ?? "",
+for (const carrier of carriers)
+  describe(`search beside the catalog itself (${carrier})`, () => {
+    it("holds the same whether it scanned the catalog or heard its events", async () => {
+      const market = await openMarketplace(carrier);
+      const { database } = await memoryDatabase(entities, migrations, { service: "search" });
+      const folder = temporaryFolder();
+      const clients = market.directory.clientsFor(serviceTokens(market.keys, "search"));
+      const module = search({
+        database,
+        clients,
+        pages: pageTokens({ secret: market.keys.pageTokens }),
+        notes: notesIn(folder.path),
+        index: (hooks) => sqliteIndex({ folder: folder.path, log: quietLog, ...hooks }),
       });
-      await module.start?.();
-      await create("Heard putter", true);
-      const client = createClient(SearchService, market.directory.transport(SearchService));
-      const titles = async () =>
-        (await client.searchListings({ query: "putter", filter: { categoryId: "golf-clubs" } })).results.map((r) => r.title).sort();
-      assert.deepEqual(await titles(), ["Scanned putter"]);
-      const rows = await market.database.sql.selectFrom("outbox").select("event").orderBy("position").execute();
-      await module.consumers[0]?.handle(rows.map((row) => fromBinary(EventSchema, row.event)));
-      assert.deepEqual(await titles(), ["Heard putter", "Scanned putter"]);
-    } finally {
-      await module.stop?.();
-      await database.close();
-      await market.close();
-      folder.remove();
-    }
+      const subject = await behind(carrier, [module]);
+      try {
+        const seller = market.account(newId());
+        const create = (title: string, publish: boolean) =>
+          seller.createListing({ requestId: newId(), listing: draft({ title, brand: "Ping" }), publish });
+        await create("Scanned putter", true);
+        await create("Draft putter", false);
+        const gone = await create("Withdrawn putter", true);
+        await seller.withdrawListing({
+          requestId: newId(),
+          listingId: gone.listing?.listingId ?? "",
+        });
+        await module.start?.();
+        await create("Heard putter", true);
+        const client = subject.client(SearchService);
+        const titles = async () =>
+          (await client.searchListings({ query: "putter", filter: { categoryId: "golf-clubs" } })).results
+            .map((r) => r.title)
+            .sort();
+        assert.deepEqual(await titles(), ["Scanned putter"]);
+        const rows = await market.database.sql.selectFrom("outbox").select("event").orderBy("position").execute();
+        await module.consumers[0]?.handle(rows.map((row) => fromBinary(EventSchema, row.event)));
+        assert.deepEqual(await titles(), ["Heard putter", "Scanned putter"]);
+      } finally {
+        await subject.stop();
+        await module.stop?.();
+        await database.close();
+        await market.close();
+        folder.remove();
+      }
+    });
   });
-});

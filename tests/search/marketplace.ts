@@ -20,7 +20,7 @@ import { notesIn } from "../../services/search/replica.ts";
 import { search } from "../../services/search/service.ts";
 import { sqliteIndex } from "../../services/search/sqlite/sqlite-index.ts";
 import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
-import { type Identity, inMemory, onServer, type Subject } from "../support/server.ts";
+import { behind, type Carrier, type Identity } from "../support/server.ts";
 
 /** A catalog as search sees it. */
 export interface FakeCatalog {
@@ -99,7 +99,7 @@ export interface Marketplace {
 
 /** Starts search; `catalog` may be filled before that by `prepare`. */
 export async function openMarketplace(
-  carrier: "memory" | "server" = "memory",
+  carrier: Carrier,
   prepare: (catalog: FakeCatalog) => void = () => {},
   folder = temporaryFolder(),
 ): Promise<Marketplace> {
@@ -117,7 +117,7 @@ export async function openMarketplace(
     index: (hooks) => sqliteIndex({ folder: folder.path, log: quietLog, ...hooks }),
   });
   await module.start?.();
-  const subject: Subject = carrier === "memory" ? await inMemory([module]) : await onServer([module]);
+  const subject = await behind(carrier, [module]);
   return {
     catalog,
     database,

@@ -5,12 +5,13 @@ import { Condition, ListingState } from "#gen/marketplace/catalog/v1/catalog_pb.
 import { ReindexState, Sort } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { temporaryFolder } from "../support/database.ts";
+import { carriers } from "../support/server.ts";
 import { event, listing, type Marketplace, openMarketplace, refused } from "./marketplace.ts";
 
 const operator = { account: newId(), operator: true };
 
-for (const carrier of ["memory", "server"] as const) {
-  describe(`search, ${carrier === "memory" ? "in memory" : "over a server"}`, () => {
+for (const carrier of carriers) {
+  describe(`search (${carrier})`, () => {
     let market: Marketplace;
     beforeEach(async () => {
       market = await openMarketplace(carrier);
@@ -189,106 +190,106 @@ for (const carrier of ["memory", "server"] as const) {
       assert.equal((await market.client({ service: "ops" }).getIndexStatus({})).listingCount, 0);
     });
   });
-}
 
-describe("search", () => {
-  it("refuses to page past 10,000 results, and counts no further", async () => {
-    const market = await openMarketplace();
-    try {
-      const listings = Array.from({ length: 10_050 }, () => event("published", listing(), 1));
-      for (let start = 0; start < listings.length; start += 1_000) {
-        await market.deliver(...listings.slice(start, start + 1_000));
+  describe(`search and its index (${carrier})`, () => {
+    it("refuses to page past 10,000 results, and counts no further", async () => {
+      const market = await openMarketplace(carrier);
+      try {
+        const listings = Array.from({ length: 10_050 }, () => event("published", listing(), 1));
+        for (let start = 0; start < listings.length; start += 1_000) {
+          await market.deliver(...listings.slice(start, start + 1_000));
+        }
+        const search = market.client();
+        let pageToken = "";
+        let seen = 0;
+        do {
+          const page = await search.searchListings({ pageSize: 100, pageToken });
+          assert.equal(page.totalCount, 10_000);
+          seen += page.results.length;
+          pageToken = page.nextPageToken;
+        } while (seen < 10_000);
+        assert.equal((await refused(search.searchListings({ pageSize: 100, pageToken }), "SEARCH_TOO_DEEP")).code, Code.OutOfRange);
+      } finally {
+        await market.close();
       }
-      const search = market.client();
-      let pageToken = "";
-      let seen = 0;
-      do {
-        const page = await search.searchListings({ pageSize: 100, pageToken });
-        assert.equal(page.totalCount, 10_000);
-        seen += page.results.length;
-        pageToken = page.nextPageToken;
-      } while (seen < 10_000);
-      assert.equal((await refused(search.searchListings({ pageSize: 100, pageToken }), "SEARCH_TOO_DEEP")).code, Code.OutOfRange);
-    } finally {
-      await market.close();
-    }
-  });
-
-  it("builds its index before it is ready, and tries again until the catalog answers", async () => {
-    const one = listing({ title: "Already there" });
-    const market = await openMarketplace("memory", (catalog) => {
-      catalog.listings.set(one.listingId, { listing: one, sequence: 7 });
-      catalog.failing = 1;
     });
-    try {
-      assert.equal((await market.client().searchListings({ query: "already" })).totalCount, 1);
-      assert.equal((await market.client(operator).getIndexStatus({})).reindex, undefined, "no operator asked for it");
-    } finally {
-      await market.close();
-    }
-  });
 
-  it("takes events that come during a rebuild into the new index, and none that are older", async () => {
-    const market = await openMarketplace();
-    try {
-      const before = listing({ title: "Lute" });
-      market.catalog.listings.set(before.listingId, { listing: before, sequence: 1 });
-      await market.client(operator).startReindex({ requestId: newId() });
-      market.catalog.meanwhile = async () => {
-        market.catalog.meanwhile = undefined;
-        await market.deliver(
-          event("updated", listing({ ...before, title: "Zither" }), 2),
-          event("published", listing({ title: "Harp" }), 1),
-        );
-      };
-      await market.runJobs();
-      const titles = async (query: string) => (await market.client().searchListings({ query })).totalCount;
-      assert.deepEqual([await titles("lute"), await titles("zither"), await titles("harp")], [0, 1, 1]);
-    } finally {
-      await market.close();
-    }
-  });
-
-  it("serves on with the old index when a rebuild fails, which is tried again and then given up", async () => {
-    const market = await openMarketplace();
-    try {
-      await market.deliver(event("published", listing(), 1));
-      market.catalog.failing = 100;
-      await market.client(operator).startReindex({ requestId: newId() });
-      for (let attempt = 0; attempt < 6; attempt++) {
-        await market.runJobs();
-        market.clock.advance(600_000);
+    it("builds its index before it is ready, and tries again until the catalog answers", async () => {
+      const one = listing({ title: "Already there" });
+      const market = await openMarketplace(carrier, (catalog) => {
+        catalog.listings.set(one.listingId, { listing: one, sequence: 7 });
+        catalog.failing = 1;
+      });
+      try {
+        assert.equal((await market.client().searchListings({ query: "already" })).totalCount, 1);
+        assert.equal((await market.client(operator).getIndexStatus({})).reindex, undefined, "no operator asked for it");
+      } finally {
+        await market.close();
       }
-      const { reindex, listingCount } = await market.client(operator).getIndexStatus({});
-      assert.equal(reindex?.state, ReindexState.FAILED);
-      assert.notEqual(reindex?.failure, "");
-      assert.equal(listingCount, 1);
-      assert.equal((await market.client().searchListings({})).totalCount, 1);
-    } finally {
+    });
+
+    it("takes events that come during a rebuild into the new index, and none that are older", async () => {
+      const market = await openMarketplace(carrier);
+      try {
+        const before = listing({ title: "Lute" });
+        market.catalog.listings.set(before.listingId, { listing: before, sequence: 1 });
+        await market.client(operator).startReindex({ requestId: newId() });
+        market.catalog.meanwhile = async () => {
+          market.catalog.meanwhile = undefined;
+          await market.deliver(
+            event("updated", listing({ ...before, title: "Zither" }), 2),
+            event("published", listing({ title: "Harp" }), 1),
+          );
+        };
+        await market.runJobs();
+        const titles = async (query: string) => (await market.client().searchListings({ query })).totalCount;
+        assert.deepEqual([await titles("lute"), await titles("zither"), await titles("harp")], [0, 1, 1]);
+      } finally {
+        await market.close();
+      }
+    });
+
+    it("serves on with the old index when a rebuild fails, which is tried again and then given up", async () => {
+      const market = await openMarketplace(carrier);
+      try {
+        await market.deliver(event("published", listing(), 1));
+        market.catalog.failing = 100;
+        await market.client(operator).startReindex({ requestId: newId() });
+        for (let attempt = 0; attempt < 6; attempt++) {
+          await market.runJobs();
+          market.clock.advance(600_000);
+        }
+        const { reindex, listingCount } = await market.client(operator).getIndexStatus({});
+        assert.equal(reindex?.state, ReindexState.FAILED);
+        assert.notEqual(reindex?.failure, "");
+        assert.equal(listingCount, 1);
+        assert.equal((await market.client().searchListings({})).totalCount, 1);
+      } finally {
+        await market.close();
+      }
+    });
+
+    it("does not rebuild when it is opened again with a whole index", async () => {
+      const folder = temporaryFolder();
+      const kept = { path: folder.path, remove: () => {} };
+      const first = await openMarketplace(carrier, () => {}, kept);
+      await first.deliver(event("published", listing({ title: "Kept" }), 1));
+      await first.close();
+      const second = await openMarketplace(carrier, () => {}, folder);
+      try {
+        assert.equal((await second.client().searchListings({ query: "kept" })).totalCount, 1);
+        assert.equal((await second.client(operator).getIndexStatus({})).reindex, undefined);
+      } finally {
+        await second.close();
+      }
+    });
+
+    it("answers INDEX_UNAVAILABLE, worth another attempt, when its index is closed", async () => {
+      const market = await openMarketplace(carrier);
+      await market.module.stop?.();
+      const error = await refused(market.client().searchListings({}), "INDEX_UNAVAILABLE");
+      assert.equal(error.code, Code.Unavailable);
       await market.close();
-    }
+    });
   });
-
-  it("does not rebuild when it is opened again with a whole index", async () => {
-    const folder = temporaryFolder();
-    const kept = { path: folder.path, remove: () => {} };
-    const first = await openMarketplace("memory", () => {}, kept);
-    await first.deliver(event("published", listing({ title: "Kept" }), 1));
-    await first.close();
-    const second = await openMarketplace("memory", () => {}, folder);
-    try {
-      assert.equal((await second.client().searchListings({ query: "kept" })).totalCount, 1);
-      assert.equal((await second.client(operator).getIndexStatus({})).reindex, undefined);
-    } finally {
-      await second.close();
-    }
-  });
-
-  it("answers INDEX_UNAVAILABLE, worth another attempt, when its index is closed", async () => {
-    const market = await openMarketplace();
-    await market.module.stop?.();
-    const error = await refused(market.client().searchListings({}), "INDEX_UNAVAILABLE");
-    assert.equal(error.code, Code.Unavailable);
-    await market.close();
-  });
-});
+}

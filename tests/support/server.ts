@@ -61,6 +61,16 @@ export async function inMemory(modules: readonly ServiceModule[], log: Log = sil
   };
 }
 
+/** What carries a test's calls: the in-memory transport, or a real server on a free port spoken to in JSON. */
+export type Carrier = "memory" | "server";
+/** Both. */
+export const carriers: readonly Carrier[] = ["memory", "server"];
+
+/** Modules behind a carrier, for tests that need new ones each time. Others say `overBothTransports`. */
+export function behind(carrier: Carrier, modules: readonly ServiceModule[]): Promise<Subject> {
+  return carrier === "memory" ? inMemory(modules) : onServer(modules);
+}
+
 /** The ways to call a server. */
 export type Protocol = "Connect JSON" | "Connect protobuf" | "gRPC" | "gRPC-Web";
 

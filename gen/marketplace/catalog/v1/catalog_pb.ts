@@ -1714,10 +1714,11 @@ export const ConditionSchema: GenEnum<Condition> = /*@__PURE__*/
  */
 export const CatalogService: GenService<{
   /**
-   * Creates a listing: a draft, or an active listing when `publish` is set. Atomic. A listing of the same seller with the same
-   * `external_id` is answered instead of a second one (`already_existed`). Publishing tells inventory first; if that fails nothing is
-   * created. Reasons: CATEGORY_NOT_FOUND, CATEGORY_NOT_LEAF, EXTERNAL_ID_CONFLICT (same external_id, other contents),
-   * REQUEST_ID_REUSED.
+   * Creates a listing: a draft, or an active listing when `publish` is set. A listing of the same seller with the same `external_id`
+   * is answered, as it is, instead of a second one (`already_existed`). Publishing tells inventory first; until then the listing is a
+   * draft that nobody can change. A call that failed half-way is finished by itself, and its repeat gets the answer; if inventory
+   * refuses, nothing is created. Reasons: CATEGORY_NOT_FOUND, CATEGORY_NOT_LEAF, EXTERNAL_ID_CONFLICT (same external_id, other
+   * contents), REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.catalog.v1.CatalogService.CreateListing
    */
@@ -1739,8 +1740,8 @@ export const CatalogService: GenService<{
   },
   /**
    * Replaces what the request gives of a draft or active listing and leaves the rest. Atomic. Needs the etag last read. Reasons:
-   * LISTING_NOT_FOUND, NOT_YOUR_LISTING, ETAG_MISMATCH, LISTING_NOT_EDITABLE (reserved, sold or withdrawn), CATEGORY_NOT_FOUND,
-   * CATEGORY_NOT_LEAF, CURRENCY_FIXED (an active listing keeps its currency), REQUEST_ID_REUSED.
+   * LISTING_NOT_FOUND, NOT_YOUR_LISTING, ETAG_MISMATCH, LISTING_NOT_EDITABLE (reserved, sold or withdrawn; or being published or
+   * withdrawn), CATEGORY_NOT_FOUND, CATEGORY_NOT_LEAF, CURRENCY_FIXED (an active listing keeps its currency), REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.catalog.v1.CatalogService.UpdateListing
    */
@@ -1750,8 +1751,9 @@ export const CatalogService: GenService<{
     output: typeof UpdateListingResponseSchema;
   },
   /**
-   * Makes a draft active: it can be found and bought. Inventory learns of the units first; if that fails the draft stays a draft and
-   * the call may be repeated. Publishing an active listing changes nothing. Reasons: LISTING_NOT_FOUND, NOT_YOUR_LISTING,
+   * Makes a draft active: it can be found and bought. Inventory learns of the units first; until then nobody can change the draft. A
+   * call that failed half-way is finished by itself, and its repeat gets the answer; if inventory refuses, the draft stays a draft.
+   * Publishing an active listing changes nothing. Reasons: LISTING_NOT_FOUND, NOT_YOUR_LISTING,
    * LISTING_NOT_EDITABLE, REQUEST_ID_REUSED.
    *
    * @generated from rpc marketplace.catalog.v1.CatalogService.PublishListing
