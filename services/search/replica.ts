@@ -51,7 +51,7 @@ export function notesIn(folder: string): Notebook {
 
 /** What keeps this process' index whole beside those of other processes. */
 export interface IndexReplica extends Replica {
-  /** The index is open, whole or not; until then nothing is built. */
+  /** The index is open; until then nothing is built. Resolves when there is a usable one. */
   opened(usable: boolean): Promise<void>;
   /** The index is broken. */
   broken(): void;
@@ -61,9 +61,12 @@ export interface IndexReplica extends Replica {
 export function indexReplica(deps: { reindex: Reindexing; notes: Notebook; stopped: AbortSignal; log: Log }): IndexReplica {
   const { reindex, notes, stopped, log } = deps;
   const open = Promise.withResolvers<void>();
+  let isOpen = false;
+  /** What the bus asked for before the index was open: the first building serves it, too. */
+  let early: string | undefined;
   let following = false;
 
-  /** Not ready before there is an index: the catalog may start later than this process. */
+  /** Tries until it is done: the catalog may start later than this process. */
   const build = async (generation?: string): Promise<void> => {
     for (let pause = BUILD_PAUSE_MS; ; pause = Math.min(BUILD_PAUSE_MAX_MS, pause * 2)) {
       try {
@@ -82,7 +85,7 @@ export function indexReplica(deps: { reindex: Reindexing; notes: Notebook; stopp
   };
 
   const follow = async (): Promise<void> => {
-    await open.promise;
+    await open.promise.catch(() => {});
     while (!stopped.aborted) {
       const reindexId = await reindex.lastDone().catch(() => undefined);
       if (reindexId !== undefined && reindexId !== notes.read().reindexId) await build();
@@ -92,10 +95,12 @@ export function indexReplica(deps: { reindex: Reindexing; notes: Notebook; stopp
 
   return {
     async opened(usable) {
-      open.resolve();
+      isOpen = true;
+      const built = usable && early === undefined ? Promise.resolve() : build(early);
+      open.resolve(built);
       if (usable) return;
       log.info("there is no usable search index; building one");
-      await build();
+      await built;
     },
     broken() {
       log.error("the search index is broken and will be rebuilt");
@@ -108,8 +113,9 @@ export function indexReplica(deps: { reindex: Reindexing; notes: Notebook; stopp
       return notes.read().generation;
     },
     async rebuild(generation) {
-      await open.promise;
-      await build(generation).catch((error: unknown) => {
+      if (!isOpen) early = generation;
+      const built = isOpen ? build(generation) : open.promise;
+      await built.catch((error: unknown) => {
         if (!stopped.aborted) throw error;
       });
     },

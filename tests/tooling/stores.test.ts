@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
@@ -129,12 +129,33 @@ describe("the stores of the tests", () => {
     const script = `
       process.env.PATH = "/nowhere";
       const { findProgram } = await import("./tools/stores/programs.ts");
-      for (const store of ["MariaDB", "Redis"]) {
+      for (const store of ["MariaDB", "Redis", "MariaDB client"]) {
         try { findProgram(store, { folders: [], cache: "/nowhere" }); } catch (error) { console.log(error.name, error.message); }
       }`;
     const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { cwd: ROOT, encoding: "utf8" });
-    const [mariadb, redis] = stdout.split("\n");
+    const [mariadb, redis, client] = stdout.split("\n");
     assert.match(mariadb ?? "", /^StoresMissing .*apt install mariadb-server-core.*SOUK_TEST_MYSQL_URL/);
     assert.match(redis ?? "", /^StoresMissing .*apt install redis-server.*SOUK_TEST_REDIS_URL/);
+    assert.match(client ?? "", /^StoresMissing .*apt install mariadb-client;/);
+  });
+
+  it("say which file could not be fetched, and leave nothing half fetched", () => {
+    const folder = temporaryFolder();
+    try {
+      const lines = ["echo 'Reading package lists...'", "echo 'E: Failed to fetch http://deb/InRelease  No route' >&2", "exit 100"];
+      writeFileSync(join(folder.path, "apt-get"), `#!/bin/sh\n${lines.join("\n")}\n`, { mode: 0o755 });
+      const script = `
+        const { fetchPackages } = await import("./tools/stores/debian.ts");
+        console.log(fetchPackages("redis-server", process.argv[1] + "/redis"));`;
+      const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script, folder.path], {
+        cwd: ROOT,
+        env: { ...process.env, PATH: `${folder.path}:${process.env.PATH}` },
+        encoding: "utf8",
+      });
+      assert.equal(stdout, "Failed to fetch http://deb/InRelease No route\n");
+      assert.deepEqual(readdirSync(folder.path), ["apt-get"]);
+    } finally {
+      folder.remove();
+    }
   });
 });

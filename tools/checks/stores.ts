@@ -1,3 +1,4 @@
+import { findProgram } from "../stores/programs.ts";
 import { type Stores, startStores, TEST_MYSQL_VARIABLE, TEST_REDIS_VARIABLE } from "../stores/stores.ts";
 import type { Outcome } from "./list.ts";
 
@@ -18,6 +19,8 @@ export async function startForTests(): Promise<Outcome> {
   const env = { ...process.env };
   try {
     stores = await startStores({}, env);
+    // The drill of docs/operations.md needs it; fetching it takes longer than a test may.
+    findProgram("MariaDB client");
   } catch (error) {
     return { ok: false, output: error instanceof Error ? error.message : String(error) };
   }
