@@ -32,10 +32,10 @@ export async function tokenFor(name: string, ttlMs?: number): Promise<string> {
     const names = accounts.map((each) => each.name).join(", ");
     throw new UsageError(`There is no demo account "${name}". There are ${names}; or give an account's id.`);
   }
-  const keys = path.join(dataDir(), "keys");
+  const keys = process.env.SOUK_KEYS_DIR ? path.resolve(process.env.SOUK_KEYS_DIR) : path.join(dataDir(), "keys");
   if (!existsSync(keys)) {
     throw new UsageError(
-      `There are no keys in ${keys}: start the marketplace once (npm start), or name its folder in SOUK_DATA_DIR.`,
+      `There are no keys in ${keys}: start the marketplace once (npm start), or name its folder in SOUK_DATA_DIR or SOUK_KEYS_DIR.`,
     );
   }
   return signAccountToken(await loadOrCreateKeys(keys), {

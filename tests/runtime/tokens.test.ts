@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SignJWT } from "jose";
@@ -14,6 +16,7 @@ import {
   signAccountToken,
   temporaryKeys,
 } from "#runtime/tokens.ts";
+import { ROOT } from "../support/process.ts";
 
 const ALICE = "0198a0de-0000-7000-8000-00000000a11c";
 
@@ -47,6 +50,44 @@ describe("keys", () => {
   it("that are broken are named, not replaced", async () => {
     await writeFile(join(dir, "accounts.pem"), "nonsense");
     await assert.rejects(loadOrCreateKeys(dir), /accounts\.pem cannot be read/);
+  });
+});
+
+/** Reads the keys in a process that may not write where they are. */
+async function readByAnother(dir: string): Promise<{ code: number | null; output: string }> {
+  const script = `const { loadOrCreateKeys } = await import("./runtime/tokens.ts");
+    if (process.getuid() === 0) process.setuid(65_534);
+    const { pageTokens } = await loadOrCreateKeys(process.argv[1]);
+    console.log(Buffer.from(pageTokens).toString("hex"));`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script, dir], { cwd: ROOT });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  const [code] = await once(child, "close");
+  return { code, output: output.trim() };
+}
+
+describe("a folder of keys that may not be written", () => {
+  let dir: string;
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), "souk-keys-"));
+  });
+  afterEach(async () => {
+    await chmod(dir, 0o755);
+    await rm(dir, { recursive: true });
+  });
+
+  it("gives its keys to a process that may read it", async () => {
+    const keys = await loadOrCreateKeys(dir);
+    for (const file of await readdir(dir)) await chmod(join(dir, file), 0o444);
+    await chmod(dir, 0o555);
+    assert.deepEqual(await readByAnother(dir), { code: 0, output: Buffer.from(keys.pageTokens).toString("hex") });
+  });
+
+  it("is named where keys are missing", async () => {
+    await chmod(dir, 0o555);
+    const { code, output } = await readByAnother(dir);
+    assert.equal(code, 1);
+    assert.match(output, /There are no keys in .*souk-keys-.*, and none can be made there/);
   });
 });
 
