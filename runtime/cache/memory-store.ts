@@ -16,7 +16,9 @@ export interface MemoryStoreOptions<T> {
 }
 
 interface Held<T> {
-  readonly entry: Entry<T>;
+  entry: Entry<T>;
+  /** When the value ends; from then on it is a mark. */
+  readonly valueUntil: number;
   readonly until: number;
   readonly bytes: number;
 }
@@ -49,12 +51,16 @@ export class MemoryStore<T> implements CacheStore<T> {
     if (held === undefined) {
       return undefined;
     }
+    const now = this.#clock.now();
     this.#held.delete(key);
-    if (held.until <= this.#clock.now()) {
+    if (held.until <= now) {
       this.#bytes -= held.bytes;
       return undefined;
     }
     this.#held.set(key, held);
+    if (held.valueUntil <= now && held.entry.value !== undefined) {
+      held.entry = { ...held.entry, value: undefined };
+    }
     return held.entry;
   }
 
@@ -64,7 +70,8 @@ export class MemoryStore<T> implements CacheStore<T> {
     for (const { key, entry } of entries) {
       const there = this.look(key);
       if (there === undefined || there.version <= entry.version) {
-        this.#set(key, entry, now + (ttlMaxMs === undefined ? holdMs(entry, now) : Math.min(ttlMaxMs, entry.expireTime - now)));
+        const valueUntil = Math.min(entry.expireTime, now + (ttlMaxMs ?? Number.POSITIVE_INFINITY));
+        this.#set(key, entry, valueUntil, now + holdMs(entry, now));
       }
     }
   }
@@ -74,7 +81,7 @@ export class MemoryStore<T> implements CacheStore<T> {
     for (const { key, version } of changes) {
       const there = this.look(key);
       if (there === undefined || there.version < version) {
-        this.#set(key, { version, expireTime, loadMs: 0, value: undefined }, expireTime);
+        this.#set(key, { version, expireTime, loadMs: 0, value: undefined }, expireTime, expireTime);
       }
     }
     return true;
@@ -92,11 +99,11 @@ export class MemoryStore<T> implements CacheStore<T> {
     this.clear();
   }
 
-  #set(key: string, entry: Entry<T>, until: number): void {
+  #set(key: string, entry: Entry<T>, valueUntil: number, until: number): void {
     const { sizeOf, maxBytes } = this.#options;
     const bytes = ENTRY_BYTES + 2 * key.length + (entry.value === undefined ? 0 : sizeOf(entry.value));
     this.#drop(key);
-    this.#held.set(key, { entry, until, bytes });
+    this.#held.set(key, { entry, valueUntil, until, bytes });
     this.#bytes += bytes;
     for (const oldest of this.#held.keys()) {
       if (this.#bytes <= maxBytes) break;

@@ -31,20 +31,24 @@ export class NearStore<T> implements CacheStore<T> {
       return this.#far.get(keys);
     }
     const found = keys.map((key) => this.#near.look(key));
-    const missing = keys.filter((_, index) => found[index] === undefined);
+    const missing = keys.filter((_, index) => found[index]?.value === undefined);
     if (missing.length === 0) {
       return found;
     }
-    const fetched = await this.#far.get(missing);
-    const entries = missing.flatMap((key, index) => {
-      const entry = fetched[index];
-      return entry?.value === undefined ? [] : [{ key, entry }];
-    });
-    if (this.#hears) {
-      void this.#near.put(entries);
+    const fetched = new Map<string, Entry<T> | undefined>();
+    for (const [index, entry] of (await this.#far.get(missing)).entries()) {
+      fetched.set(missing[index] as string, entry);
     }
-    let next = 0;
-    return found.map((entry) => entry ?? fetched[next++]);
+    if (this.#hears) {
+      const values = [...fetched].flatMap(([key, entry]) => (entry?.value === undefined ? [] : [{ key, entry }]));
+      void this.#near.put(values);
+    }
+    // What is known here of a change holds, even where Redis could not be told of it.
+    return keys.map((key, index) => {
+      const near = found[index];
+      const far = fetched.get(key);
+      return far === undefined || (near !== undefined && far.version < near.version) ? near : far;
+    });
   }
 
   async put(entries: readonly { readonly key: string; readonly entry: Entry<T> }[]): Promise<void> {

@@ -62,6 +62,7 @@ export class RedisStore<T> implements CacheStore<T> {
   #asking = new Map<string, Promise<Entry<T> | undefined>>();
   #listener: ((changes: readonly Change[]) => void) | undefined;
   #hearing: ((hears: boolean) => void) | undefined;
+  #hears = false;
 
   constructor(options: RedisStoreOptions<T>) {
     const { url, log } = options;
@@ -74,11 +75,11 @@ export class RedisStore<T> implements CacheStore<T> {
     this.#ear = openRedis({ url, log, name: "cache-ear" });
     this.#ear.on("ready", () => {
       this.#ear.subscribe(this.#channel).then(
-        () => this.#hearing?.(true),
+        () => this.#hear(true),
         (error: unknown) => log.debug({ err: error }, "marks of others are not heard"),
       );
     });
-    this.#ear.on("close", () => this.#hearing?.(false));
+    this.#ear.on("close", () => this.#hear(false));
     this.#ear.on("message", (_channel: string, message: string) => this.#listener?.(readChanges(message)));
   }
 
@@ -147,6 +148,12 @@ export class RedisStore<T> implements CacheStore<T> {
   /** Hears whether the marks of others are heard from now on. */
   onHearing(listener: (hears: boolean) => void): void {
     this.#hearing = listener;
+    listener(this.#hears);
+  }
+
+  #hear(hears: boolean): void {
+    this.#hears = hears;
+    this.#hearing?.(hears);
   }
 
   close(): void {
