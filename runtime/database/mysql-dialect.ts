@@ -18,6 +18,8 @@ import type { IsBigInt } from "./store.ts";
 
 /** How long a statement outside a transaction may take, and the wait for a connection for it. */
 const STATEMENT_TIMEOUT_MS = 30_000;
+/** How long a commit may take at least, though the deadline passes meanwhile. Longer than its statements wait for a lock. */
+const COMMIT_TIMEOUT_MS = 5_000;
 
 /** What a connection knows of the database it belongs to. */
 export interface DialectOptions {
@@ -198,7 +200,9 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   /** One round trip; `arrived` is called for each result. */
   #send(queries: readonly CompiledQuery[], arrived: () => void): Promise<QueryResult<unknown>[]> {
     const { promise, resolve, reject } = Promise.withResolvers<QueryResult<unknown>[]>();
-    const timeout = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
+    const left = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
+    // A commit is heard out: given up, nobody would know whether it happened, nor go on with what it began.
+    const timeout = queries.at(-1) === COMMIT ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
     const [first] = queries as [CompiledQuery];
     const single = queries.length === 1;
     const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
