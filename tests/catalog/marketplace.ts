@@ -8,6 +8,7 @@ import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { StockChangedSchema } from "#gen/marketplace/inventory/v1/events_pb.ts";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
+import type { OpenCacheStore } from "#runtime/cache/stores.ts";
 import { createDirectory, type Directory } from "#runtime/clients.ts";
 import type { ManualClock } from "#runtime/clock.ts";
 import { fail, REQUEST_ID_REUSED, reason, UNAVAILABLE } from "#runtime/errors.ts";
@@ -122,14 +123,26 @@ export interface Marketplace {
 /** What carries the calls: the in-memory transport, or a real server on a free port spoken to in JSON. */
 export type Carrier = "memory" | "server";
 
-/** Opens an empty one. */
-export async function openMarketplace(carrier: Carrier = "memory"): Promise<Marketplace> {
-  const { database, clock } = await memoryDatabase(entities, migrations, { service: "catalog" });
+/** What a catalog may share with another one, as two processes do. */
+export interface Shared {
+  readonly database: CatalogDatabase;
+  readonly clock: ManualClock;
+  readonly openCacheStore: OpenCacheStore;
+}
+
+/** Opens an empty one, or one on what it shares with another. */
+export async function openMarketplace(carrier: Carrier = "memory", shared?: Shared): Promise<Marketplace> {
+  const { database, clock } = shared ?? (await memoryDatabase(entities, migrations, { service: "catalog" }));
   const keys = await temporaryKeys();
   const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log: quietLog });
   const { inventory, module: inventoryModule } = fakeInventory();
   const clients = directory.clientsFor(serviceTokens(keys, "catalog"));
-  const module = catalog({ database, clients, pages: pageTokens({ secret: keys.pageTokens, clock }) });
+  const module = catalog({
+    database,
+    clients,
+    pages: pageTokens({ secret: keys.pageTokens, clock }),
+    ...(shared === undefined ? {} : { openCacheStore: shared.openCacheStore }),
+  });
   directory.host([inventoryModule, module]);
   const verifiers = embeddedVerifiers(keys);
   const server =
@@ -171,6 +184,7 @@ export async function openMarketplace(carrier: Carrier = "memory"): Promise<Mark
       module.consumers[0]?.handle([stockEvent(listingId, sequence, units)]) ?? Promise.reject(new Error("no consumer")),
     async close() {
       await server?.stop(0);
+      await module.stop?.();
       await database.close();
     },
   };
