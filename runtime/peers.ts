@@ -1,4 +1,5 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type OutgoingHttpHeaders } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { DEADLINE_EXCEEDED, failure, UNAVAILABLE } from "#runtime/errors.ts";
@@ -72,9 +73,15 @@ export function openPeers({ urlOf, log }: { urlOf: (service: string) => string; 
 
 /** Gives every call its time, sends again what was not begun, and names what went wrong between the processes. */
 function bounded(transport: Transport, service: string): Transport {
+  const timeouts = new Map<DescMethod, number>();
+  const timeoutOf = (method: DescMethod) => {
+    const known = timeouts.get(method) ?? policyOf(method).timeoutMs ?? Infinity;
+    timeouts.set(method, known);
+    return known;
+  };
   return {
     async unary(method, signal, timeoutMs, ...rest) {
-      const boundMs = Math.min(timeoutMs ?? Infinity, policyOf(method).timeoutMs ?? Infinity);
+      const boundMs = Math.min(timeoutMs ?? Infinity, timeoutOf(method));
       const deadline = Date.now() + boundMs;
       for (let send = 1; ; send++) {
         const leftMs = Math.ceil(deadline - Date.now());

@@ -13,9 +13,10 @@ import { KEPT_FOLDER, startKept } from "./stores/kept.ts";
 /** Remembers that the demo catalogue is in: what was withdrawn or sold since does not come back. */
 const SEEDED_FILE = "seeded";
 
-async function seedOnce({ marketplace, keys }: Running, { dataDir, seed: wanted }: Config): Promise<string> {
+async function seedOnce({ marketplace, keys }: Running, { dataDir, seed: wanted, services }: Config): Promise<string> {
   const file = path.join(dataDir, SEEDED_FILE);
-  if (!wanted || existsSync(file)) return "";
+  // One process of several starts before the others answer.
+  if (!wanted || existsSync(file) || services.length < SERVICES.length) return "";
   const signedIn =
     (account: DemoAccount): Interceptor =>
     (next) =>
