@@ -44,7 +44,8 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
   service: string;
   /**
    * `sqlite:<path>`, `sqlite::memory:` (a temporary file, gone at the end), `mariadb://<user>:<password>@<host>:<port>/<name>`, or the same with
-   * `mysql:` for MySQL 8. `?pool=20` bounds the connections of this process to it; 10 unless given.
+   * `mysql:` for MySQL 8. `?pool=20` bounds the connections of this process to it; 10 unless given. `?replica=<host>:<port>&stale=5` names where `stale` may read, and how many
+   * seconds behind.
    */
   url: string;
   /** The service's entities, listed one by one: classes, or schemas made by `defineEntity`. */
@@ -89,6 +90,11 @@ export interface Database<Tables = unknown> {
   read<T>(work: (em: SqlEntityManager, sql: Kysely<Tables & RuntimeTables>) => Promise<T>): Promise<T>;
   /** Kysely outside transactions, for hot reads; each statement stands alone. */
   readonly sql: Kysely<Tables & RuntimeTables>;
+  /**
+   * Kysely for selects whose answer may be some seconds old, and need not show what the caller has just done: lists of what everybody may see. A replica answers
+   * them, where the URL names one that is there and not too far behind; the primary otherwise.
+   */
+  readonly stale: Kysely<Tables & RuntimeTables>;
   /**
    * Runs `work` in a transaction and commits it; any error rolls it back. After a deadlock, a lock timeout or a busy file `work` runs again
    * from its start, within the deadline: it must leave nothing behind outside `tx`, and make no network call.
@@ -181,6 +187,7 @@ class OpenDatabase implements Database {
   readonly clock: Clock;
   readonly log: Log;
   readonly sql: Kysely<RuntimeTables>;
+  readonly stale: Kysely<RuntimeTables>;
   readonly #orm: MikroORM;
   readonly #store: Store;
   readonly #listeners = new Set<(committed: Committed) => void>();
@@ -195,6 +202,7 @@ class OpenDatabase implements Database {
     this.clock = options.clock;
     this.log = options.log;
     this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
+    this.stale = (store.stale ?? this.sql) as Kysely<RuntimeTables>;
     this.#replayRow = gathered<ReplayTable>({
       read: (keys) => this.sql.selectFrom("replay").selectAll().where("request_key", "in", keys).execute(),
       keyOf: (row) => row.request_key,

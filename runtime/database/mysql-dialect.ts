@@ -16,7 +16,6 @@ import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from 
 import { statements } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
-/** How long a statement outside a transaction may take, and the wait for a connection for it. */
 const STATEMENT_TIMEOUT_MS = 30_000;
 /** How long a commit may take at least, though the deadline passes meanwhile. Longer than its statements wait for a lock. */
 const COMMIT_TIMEOUT_MS = 5_000;
@@ -28,6 +27,8 @@ export interface DialectOptions {
   readonly isBigInt: IsBigInt;
   /** Of new tables: compares text bytewise, spaces at the end included, and holds any Unicode text. */
   readonly collation: string;
+  /** How long a statement outside a transaction may take, and the wait for a connection for it; 30 s unless given. */
+  readonly timeoutMs?: number;
 }
 
 /**
@@ -44,7 +45,8 @@ export function mysqlDialect(pool: Pool, options: DialectOptions): Dialect {
   };
 }
 
-class PoolDriver implements Driver {
+/** Gives connections of a pool to Kysely. */
+export class PoolDriver implements Driver {
   readonly #pool: Pool;
   readonly #options: DialectOptions;
 
@@ -68,7 +70,7 @@ class PoolDriver implements Driver {
   #acquire(scope: Scope | undefined): Promise<PoolConnection> {
     const { promise, resolve, reject } = Promise.withResolvers<PoolConnection>();
     const giveUp = () => reject(new LockTimeout());
-    const deadline = scope?.deadline ?? Date.now() + STATEMENT_TIMEOUT_MS;
+    const deadline = scope?.deadline ?? Date.now() + (this.#options.timeoutMs ?? STATEMENT_TIMEOUT_MS);
     const timer = setTimeout(giveUp, Math.max(0, deadline - Date.now()));
     scope?.signal?.addEventListener("abort", giveUp, { once: true });
     let waiting = true;
@@ -122,7 +124,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   readonly #raw: PoolConnection;
   readonly #options: DialectOptions;
   readonly #scope: Scope | undefined;
-  #timeoutMs = STATEMENT_TIMEOUT_MS;
+  #timeoutMs: number;
   #resuming = false;
   /** What goes in front of the next statement; the beginning of a transaction first. */
   #pending: CompiledQuery[] = [];
@@ -132,6 +134,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     this.#raw = raw;
     this.#options = options;
     this.#scope = scope;
+    this.#timeoutMs = options.timeoutMs ?? STATEMENT_TIMEOUT_MS;
   }
 
   /** Begins a transaction: told to the server together with the first statement. */

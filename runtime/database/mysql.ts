@@ -16,13 +16,19 @@ import { createPool, type Pool, type PoolOptions } from "mysql2";
 import { bind } from "./binding.ts";
 import { checkServer, checkTables, type Expected, explained } from "./mysql-checks.ts";
 import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
+import { type ReplicaOptions, staleSql } from "./replica.ts";
 import { ExactColumns, type MigrationPlace, type Store, type StoreOptions } from "./store.ts";
+import type { RuntimeTables } from "./tables.ts";
 
 /** Connections of one process to one database, unless the URL says otherwise. */
 const POOL = 10;
 const POOL_MAX = 200;
 /** How many may wait for a connection; more are refused at once. */
 const QUEUE_MAX = 1_000;
+/** How many seconds a replica may be behind, unless the URL says otherwise. */
+const STALE_S = 5;
+const STALE_MAX_S = 3_600;
+const REPLICA_CONNECT_TIMEOUT_MS = 1_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Idle connections are closed well before servers and the network between do it. */
 const IDLE_TIMEOUT_MS = 60_000;
@@ -44,6 +50,9 @@ interface Address {
   readonly flavour: "mariadb" | "mysql";
   readonly pool: PoolOptions;
   readonly database: string;
+  /** Where reads may be asked that may be old. */
+  readonly replica: { host: string; port: number } | undefined;
+  readonly staleMs: number;
   /** The URL without its password. */
   readonly display: string;
 }
@@ -58,9 +67,10 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
   const { connectionLimit: size = POOL } = address.pool;
   const expected: Expected = { ...address, pool: size, poolOfAll: size * (options.together ?? 1), collation };
+  const dialect = { service: options.service, isBigInt: exact.has, collation };
   const orm = await MikroORM.init({
     driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
-    driverOptions: mysqlDialect(pool, { service: options.service, isBigInt: exact.has, collation }),
+    driverOptions: mysqlDialect(pool, dialect),
     dbName: address.database,
     entities: options.entities as EntityName[],
     discovery: { warnWhenNoEntities: false },
@@ -77,13 +87,28 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
     await orm.close(true);
     throw error;
   }
+  const stale =
+    address.replica &&
+    openReplica({ ...dialect, primary: pool, primarySql: db as Kysely<RuntimeTables>, log: options.log }, address);
   return {
     orm,
+    ...(stale && { stale }),
     migrating: (work) => migrateAlone(db, address.database, work),
     verify: () => checkTables(db, expected),
     explained: (error) => explained(error, address.display),
-    close: () => orm.close(true),
+    async close() {
+      await stale?.destroy();
+      await orm.close(true);
+    },
   };
+}
+
+/** Stale reads, at the replica that the URL names. */
+function openReplica(options: Omit<ReplicaOptions, "replica" | "lagMaxMs" | "display">, address: Address): Kysely<unknown> {
+  const replica = createPool({ ...address.pool, ...address.replica, connectTimeout: REPLICA_CONNECT_TIMEOUT_MS });
+  replica.on("connection", (connection) => prepareSession(connection as unknown as Pool));
+  const display = `${address.replica?.host}:${address.replica?.port}`;
+  return staleSql({ ...options, replica, lagMaxMs: address.staleMs, display });
 }
 
 function addressOf(text: string, service: string): Address {
@@ -94,12 +119,10 @@ function addressOf(text: string, service: string): Address {
       `the database URL of "${service}" is not understood: mariadb://<user>:<password>@<host>:<port>/<name>, or the same with mysql:.`,
     );
   }
-  const pool = Number(url.searchParams.get("pool") ?? POOL);
-  const unknown = [...url.searchParams.keys()].find((name) => name !== "pool");
-  if (unknown !== undefined || !Number.isInteger(pool) || pool < 1 || pool > POOL_MAX) {
-    throw new Error(`the database URL of "${service}" may say ?pool=<1 to ${POOL_MAX}> and nothing else behind its name.`);
-  }
+  const { pool, replica, staleMs } = settingsOf(url.searchParams, service);
   return {
+    replica,
+    staleMs,
     flavour: url.protocol === "mariadb:" ? "mariadb" : "mysql",
     database,
     display: `${url.protocol}//${url.username}@${url.host}/${database}`,
@@ -124,6 +147,23 @@ function addressOf(text: string, service: string): Address {
       enableKeepAlive: true,
     },
   };
+}
+
+/** What stands behind the name: `?pool=20&replica=host:3306&stale=5`. */
+function settingsOf(params: URLSearchParams, service: string): { pool: number; replica: Address["replica"]; staleMs: number } {
+  const pool = Number(params.get("pool") ?? POOL);
+  const stale = Number(params.get("stale") ?? STALE_S);
+  const given = params.get("replica");
+  const at = given === null ? undefined : /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(given);
+  const unknown = [...params.keys()].find((name) => !["pool", "replica", "stale"].includes(name));
+  const isWhole = (value: number, most: number) => Number.isInteger(value) && value >= 1 && value <= most;
+  if (unknown !== undefined || at === null || !isWhole(pool, POOL_MAX) || !isWhole(stale, STALE_MAX_S)) {
+    throw new Error(
+      `the database URL of "${service}" may say ?pool=<1 to ${POOL_MAX}>, replica=<host>:<port> and stale=<1 to ${STALE_MAX_S}> (seconds) behind its name, and nothing else.`,
+    );
+  }
+  const replica = at && { host: (at[1] as string).replace(/^\[|\]$/g, ""), port: Number(at[2] ?? 3306) };
+  return { pool, replica, staleMs: stale * 1000 };
 }
 
 /** Before anything else on a new connection; one on which it fails is not used. */

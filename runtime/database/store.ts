@@ -15,6 +15,8 @@ export interface StoreOptions {
 /** A database as a driver opens it: connected, its tables not looked at yet. */
 export interface Store {
   readonly orm: MikroORM;
+  /** For reads that may be some seconds old, where there is a replica for them. */
+  readonly stale?: Kysely<unknown>;
   /** Gives the connection on which migrations run, to one process at a time where several start at once. */
   migrating<T>(work: (place: MigrationPlace) => Promise<T>): Promise<T>;
   /**

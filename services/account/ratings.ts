@@ -93,7 +93,7 @@ export function listRatings(database: AccountDatabase, pages: PageTokens) {
   ): Promise<MessageInitShape<typeof ListRatingsResponseSchema>> => {
     const size = pageSizeOf(request, PAGE);
     const after = pages.decode(context.method, request);
-    const found = await database.sql
+    const found = await database.stale
       .selectFrom("seller_rating")
       .select(["order_id", "stars", "comment", "create_time"])
       .where("seller_id", "=", request.accountId)

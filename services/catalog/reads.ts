@@ -133,7 +133,8 @@ export function catalogReads(
       }
       const [time = 0, last = ""] = (after ?? []) as [number, string];
       const query = pageOf([first, ...others], after !== undefined)({ sellerId, limit: size + 1, time, listingId: last });
-      const found = (await sql.executeQuery(query)).rows;
+      // What everybody may see may be some seconds old; the seller sees what they have just done.
+      const found = (await (visible === allStates ? sql : database.stale).executeQuery(query)).rows;
       const { rows, nextPageToken } = cutPage(found, size, (last) =>
         pages.encode(context.method, request, [last.create_time, last.listing_id]),
       );

@@ -277,7 +277,8 @@ describe("the catalog's questions", () => {
       },
     };
     const pages = pageTokens({ secret: market.keys.pageTokens });
-    const reads = catalogReads({ ...market.database, sql: sql.withPlugin(recorder), onCommit: () => () => {} }, pages);
+    const recorded = sql.withPlugin(recorder);
+    const reads = catalogReads({ ...market.database, sql: recorded, stale: recorded, onCommit: () => () => {} }, pages);
     const { listSellerListings, scanListings, listBrands } = CatalogService.method;
     const call = (method: DescMethod) => callContext(method, { caller: { kind: "service", service: "search" } });
     const of = <D extends DescMessage>(schema: D, init: MessageInitShape<D>, position: PageValue[], method: DescMethod) => {
