@@ -333,7 +333,13 @@ class OpenDatabase implements Database {
         const value = await this.transaction(
           async (tx) => {
             await insertPending(tx.sql, command, tx.now);
-            return work(tx, command.key);
+            try {
+              return await work(tx, command.key);
+            } catch (error) {
+              // Work that failed before its first statement has not heard yet whether the command is known.
+              await tx.together();
+              throw error;
+            }
           },
           { deadline, signal, traceparent: command.traceparent },
         );

@@ -171,6 +171,9 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   }
 
   async executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
+    if (queries.length + this.#pending.length === 0) {
+      return [];
+    }
     if (this.closed) {
       throw new LockTimeout();
     }

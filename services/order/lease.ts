@@ -1,3 +1,4 @@
+import type { Compilable } from "kysely";
 import type { OrderDatabase, OrderTransaction, StepState } from "./entities.ts";
 
 /** How long a runner owns an order without writing. Longer than any try of a step. */
@@ -34,15 +35,13 @@ export function acquireLease(database: OrderDatabase, orderId: string, owner: st
   });
 }
 
-/** Renews the lease, or gives it back, if `owner` still holds it; answers whether it did. Locks the order's row until the commit. */
-export async function fence(tx: OrderTransaction, orderId: string, owner: string, options: { release: boolean }): Promise<boolean> {
-  const held = await tx.sql
+/** Renews the lease, or gives it back, if `owner` still holds it: then it changes a row, which is locked until the commit. */
+export function fence(tx: OrderTransaction, orderId: string, owner: string, options: { release: boolean }): Compilable<unknown> {
+  return tx.sql
     .updateTable("orders")
     .set(options.release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner }))
     .where("order_id", "=", orderId)
-    .where("lease_owner", "=", owner)
-    .executeTakeFirst();
-  return held.numUpdatedRows === 1n;
+    .where("lease_owner", "=", owner);
 }
 
 /** When the lease of an order runs out; undefined when nobody holds it. */
@@ -61,18 +60,15 @@ export async function readSteps(database: OrderDatabase, orderId: string): Promi
   return new Map(rows.map((row) => [row.step, { ...row, stored: true }]));
 }
 
-/** Writes a step for the first time. */
-export async function insertStep(tx: OrderTransaction, { stored: _, ...row }: StepRow): Promise<void> {
-  await tx.sql.insertInto("saga_step").values(row).execute();
-}
-
-/** Writes a step's change. */
-export async function updateStep(tx: OrderTransaction, row: StepRow): Promise<void> {
+/** Writes a step: for the first time, or its change. */
+export function writeStep(tx: OrderTransaction, { stored, ...row }: StepRow): Compilable<unknown> {
+  if (!stored) {
+    return tx.sql.insertInto("saga_step").values(row);
+  }
   const { state, attempts, result, reason, update_time } = row;
-  await tx.sql
+  return tx.sql
     .updateTable("saga_step")
     .set({ state, attempts, result, reason, update_time })
     .where("order_id", "=", row.order_id)
-    .where("step", "=", row.step)
-    .executeTakeFirstOrThrow();
+    .where("step", "=", row.step);
 }

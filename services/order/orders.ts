@@ -104,8 +104,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     unit_price_minor: line.unitPriceMinor,
     listing_time: line.listingTime,
   }));
-  await tx.sql.insertInto("orders").values(row).execute();
-  await tx.sql.insertInto("order_line").values(lines).execute();
+  await tx.later(tx.sql.insertInto("orders").values(row), tx.sql.insertInto("order_line").values(lines));
   const record = { ...row, lines };
   append(tx, OrderPlacedSchema, record);
   return record;

@@ -7,7 +7,7 @@ import { fail, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { OrderTransaction } from "./entities.ts";
 import { ADDRESS_NOT_FOUND } from "./errors.ts";
-import { insertStep, LEASE_MS, leaseColumns } from "./lease.ts";
+import { LEASE_MS, leaseColumns, type StepRow, writeStep } from "./lease.ts";
 import { insertOrder } from "./orders.ts";
 import { FIRST_STEP } from "./purchase.ts";
 import { type Quote, quote } from "./quote.ts";
@@ -46,17 +46,17 @@ export function placements(clients: Clients) {
     /** Writes the order, the first step of its saga as begun, and the job that drives it should this process die. */
     async insert(tx: OrderTransaction, requestKey: string, agreed: Agreed, call: Call): Promise<Started> {
       const orderId = newId();
-      const lease: Lease = { owner: newId(), begun: FIRST_STEP };
+      const owner = newId();
       const { recipient, lines, city, region, postalCode, countryCode } = agreed.address;
-      await insertOrder(tx, {
+      const order = await insertOrder(tx, {
         orderId,
         buyerId: accountOf(call),
         quote: agreed.quote,
         shipTo: { recipient, lines, city, region, postalCode, countryCode },
         paymentMethodToken: agreed.paymentMethodToken,
-        lease: leaseColumns(tx, lease),
+        lease: leaseColumns(tx, { owner }),
       });
-      await insertStep(tx, {
+      const step: StepRow = {
         order_id: orderId,
         step: FIRST_STEP,
         state: "started",
@@ -66,10 +66,11 @@ export function placements(clients: Clients) {
         start_time: tx.now,
         update_time: tx.now,
         stored: false,
-      });
+      };
+      await tx.later(writeStep(tx, step));
       await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
       tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
-      return { orderId, lease };
+      return { orderId, lease: { owner, fresh: { order, step: { ...step, stored: true } } } };
     },
   };
 }

@@ -71,11 +71,11 @@ interface Moving {
 export function purchaseCourses(deps: {
   database: OrderDatabase;
   clients: Clients;
-}): (orderId: string) => Promise<Course | undefined> {
+}): (orderId: string, known?: OrderRecord) => Promise<Course | undefined> {
   const { database } = deps;
   const neighbours = { inventory: inventoryOf(deps.clients), payment: paymentOf(deps.clients) };
-  return async (orderId) => {
-    const order = await readOrder(database.sql, orderId);
+  return async (orderId, known) => {
+    const order = known ?? (await readOrder(database.sql, orderId));
     return order && courseOf(database, neighbours, moving(order));
   };
 }

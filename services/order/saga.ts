@@ -1,10 +1,12 @@
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import { acquireLease, fence, insertStep, readSteps, type StepRow, updateStep } from "./lease.ts";
+import { acquireLease, fence, readSteps, type StepRow, writeStep } from "./lease.ts";
+import type { OrderRecord } from "./orders.ts";
 
 /** The job that drives the saga of an order which nobody drives. Its key is the order's id. */
 export const SAGA_JOB = "order.saga";
@@ -79,15 +81,15 @@ export interface Course {
 export interface SagaOptions {
   readonly database: OrderDatabase;
   readonly log: Log;
-  /** The course of an order as it is now; undefined when there is nothing to do. */
-  readonly course: (orderId: string) => Promise<Course | undefined>;
+  /** The course of an order as it is now, read unless it is `known`; undefined when there is nothing to do. */
+  readonly course: (orderId: string, known?: OrderRecord) => Promise<Course | undefined>;
 }
 
 /** A lease taken in the transaction that made the saga necessary. */
 export interface Lease {
   readonly owner: string;
-  /** The first step, when that transaction recorded it as well. */
-  readonly begun?: string;
+  /** The order and the first step of its saga, when that transaction wrote both as well: nobody else has changed them since. */
+  readonly fresh?: { readonly order: OrderRecord; readonly step: StepRow };
 }
 
 /** Runs sagas. Any number of processes may; one at a time drives an order. */
@@ -146,7 +148,7 @@ class Run implements Saga {
   readonly #orderId: string;
   readonly #owner: string;
   readonly #inline: boolean;
-  readonly #begun: string | undefined;
+  readonly #fresh: Lease["fresh"];
   readonly #undos: Undo[] = [];
   /** Outcomes that the next write takes along; a crash before it repeats the step under the same request_id. */
   readonly #unwritten = new Set<StepRow>();
@@ -162,18 +164,19 @@ class Run implements Saga {
     this.#orderId = orderId;
     this.#owner = owner;
     this.#inline = lease !== undefined;
-    this.#begun = lease?.begun;
+    this.#fresh = lease?.fresh;
   }
 
   async drive(): Promise<void> {
     let course: Course | undefined;
     try {
-      course = await this.#options.course(this.#orderId);
+      course = await this.#options.course(this.#orderId, this.#fresh?.order);
       if (course === undefined) {
         await this.#write(async () => {}, { last: true });
         return;
       }
-      this.#steps = await readSteps(this.#options.database, this.#orderId);
+      const { step } = this.#fresh ?? {};
+      this.#steps = step ? new Map([[step.step, step]]) : await readSteps(this.#options.database, this.#orderId);
       this.#back = course.direction === "back";
       await this.#follow(course);
     } catch (error) {
@@ -293,7 +296,7 @@ class Run implements Saga {
 
   /** Records that a step is about to be tried. */
   async #begin(name: string, known: StepRow | undefined): Promise<StepRow> {
-    if (known !== undefined && name === this.#begun && known.attempts === 1) {
+    if (known !== undefined && known === this.#fresh?.step && known.attempts === 1) {
       return known;
     }
     const row = known ?? this.#newStep(name, 0);
@@ -363,11 +366,13 @@ class Run implements Saga {
   ): Promise<void> {
     const rows = [...this.#unwritten];
     await this.#options.database.transaction(async (tx) => {
-      if (!(await fence(tx, this.#orderId, this.#owner, { release: last }))) {
+      const held = fence(tx, this.#orderId, this.#owner, { release: last });
+      const [{ changed }] = await tx.together(held, ...rows.map((row) => writeStep(tx, row))).catch((error: unknown) => {
+        // Only who took the order over can have written a step that is new to us.
+        throw isUniqueViolation(error) ? new LeaseLost() : error;
+      });
+      if (changed !== 1n) {
         throw new LeaseLost();
-      }
-      for (const row of rows) {
-        await (row.stored ? updateStep(tx, row) : insertStep(tx, row));
       }
       await change(tx);
       if (again()) {

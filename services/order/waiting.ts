@@ -24,10 +24,8 @@ export async function addWaiting(
   tx: OrderTransaction,
   wait: { requestKey: string; orderId: string; command: Command; viewer: Viewer },
 ): Promise<void> {
-  await tx.sql
-    .insertInto("order_command")
-    .values({ request_key: wait.requestKey, order_id: wait.orderId, command: wait.command, viewer: wait.viewer })
-    .execute();
+  const { requestKey, orderId, command, viewer } = wait;
+  await tx.later(tx.sql.insertInto("order_command").values({ request_key: requestKey, order_id: orderId, command, viewer }));
 }
 
 /**
@@ -108,7 +106,7 @@ async function answer(
   }
   if (waiting.length > 0) {
     const answered = waiting.map((row) => row.request_key);
-    await tx.sql.deleteFrom("order_command").where("request_key", "in", answered).execute();
+    await tx.later(tx.sql.deleteFrom("order_command").where("request_key", "in", answered));
   }
   return all.length - waiting.length;
 }

@@ -88,12 +88,13 @@ export async function decideAuthorize(
   tx: PaymentTransaction,
   requestKey: string,
   obligation: Obligation,
+  round: number,
 ): Promise<Decision<typeof AuthorizePaymentResponseSchema>> {
   const { request } = obligation;
-  const row = await findPayment(tx.sql, request.paymentId);
+  // The first time there is none, and the insert decides; it throws Stale where there is one, and the next round looks.
+  const row = round === 0 ? undefined : await findPayment(tx.sql, request.paymentId);
   if (row === undefined) {
-    await insertObligation(tx, requestKey, obligation);
-    return { kind: "begun", fresh: true };
+    return { kind: "begun", fresh: await insertObligation(tx, requestKey, obligation) };
   }
   if (isTombstone(row) || row.content_hash !== obligation.contentHash) {
     fail(PAYMENT_CONFLICT, { metadata: { payment_id: row.payment_id } });
@@ -107,25 +108,26 @@ export async function decideAuthorize(
   return { kind: "answer", message: { payment: paymentMessage(row) } };
 }
 
-async function insertObligation(tx: PaymentTransaction, requestKey: string, obligation: Obligation): Promise<void> {
+async function insertObligation(tx: PaymentTransaction, requestKey: string, obligation: Obligation): Promise<PaymentRow> {
   const { request } = obligation;
   const paymentId = request.paymentId;
+  const row: PaymentRow = {
+    ...blankPayment(tx, paymentId),
+    order_id: request.orderId,
+    buyer_id: request.buyerId,
+    seller_id: request.sellerId,
+    state: "AUTHORIZING",
+    step: "AUTHORIZE",
+    step_request_id: request.requestId,
+    request_key: requestKey,
+    currency_code: obligation.currencyCode,
+    amount_minor: obligation.amountMinor,
+    payment_method_token: request.paymentMethodToken,
+    content_hash: obligation.contentHash,
+  };
   await insertPayment(
     tx,
-    {
-      ...blankPayment(tx, paymentId),
-      order_id: request.orderId,
-      buyer_id: request.buyerId,
-      seller_id: request.sellerId,
-      state: "AUTHORIZING",
-      step: "AUTHORIZE",
-      step_request_id: request.requestId,
-      request_key: requestKey,
-      currency_code: obligation.currencyCode,
-      amount_minor: obligation.amountMinor,
-      payment_method_token: request.paymentMethodToken,
-      content_hash: obligation.contentHash,
-    },
+    row,
     obligation.lines.map((line, index) => ({
       payment_id: paymentId,
       line_number: index,
@@ -135,6 +137,7 @@ async function insertObligation(tx: PaymentTransaction, requestKey: string, obli
     })),
   );
   tx.schedule({ kind: RESOLVE_JOB, key: paymentId, dueTime: tx.now + RESOLVE_AFTER_MS });
+  return row;
 }
 
 function blankPayment(tx: PaymentTransaction, paymentId: string): PaymentRow {
@@ -234,8 +237,7 @@ export async function decideVoid(
       if (row.step === "CAPTURE") {
         return { kind: "ask" };
       }
-      answerWaiter(tx, row, await dropPayment(tx, row, "VOIDED", { requestId: request.requestId, requestKey }));
-      return { kind: "begun", fresh: true };
+      return { kind: "begun", fresh: await voidedInstead(tx, row, request, requestKey) };
     case "VOIDED":
     case "EXPIRED":
       return row.step === "VOID" ? join(tx, row, requestKey) : { kind: "answer", message: {} };
@@ -244,6 +246,18 @@ export async function decideVoid(
     default:
       return stateConflict(row);
   }
+}
+
+/** Begins to void, and tells the command whose step this ends. */
+async function voidedInstead(
+  tx: PaymentTransaction,
+  row: PaymentRow,
+  request: VoidPaymentRequest,
+  requestKey: string,
+): Promise<PaymentRow> {
+  const dropped = await dropPayment(tx, row, "VOIDED", { requestId: request.requestId, requestKey });
+  answerWaiter(tx, row, dropped);
+  return dropped;
 }
 
 /** RefundPayment in its transaction. A capture whose outcome is not known is finished first: what it took is what is given back. */
@@ -286,9 +300,8 @@ async function begin(
   step: Exclude<Step, "">,
   requestId: string,
   requestKey: string,
-): Promise<{ kind: "begun"; fresh: true }> {
-  await beginStep(tx, row, step, { requestId, requestKey });
-  return { kind: "begun", fresh: true };
+): Promise<{ kind: "begun"; fresh: PaymentRow }> {
+  return { kind: "begun", fresh: await beginStep(tx, row, step, { requestId, requestKey }) };
 }
 
 /** Waits for a step that is under way: in the place of a command that gave up, or else by asking beside the one that has not. */
@@ -296,12 +309,12 @@ async function join(
   tx: PaymentTransaction,
   row: PaymentRow,
   requestKey: string,
-): Promise<{ kind: "begun"; fresh: false } | { kind: "ask" }> {
+): Promise<{ kind: "begun"; fresh: undefined } | { kind: "ask" }> {
   if (row.request_key != null) {
     return { kind: "ask" };
   }
   // The job that looked after the step may have used up its attempts.
   tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + RESOLVE_AFTER_MS });
   await changePayment(tx, row, { request_key: requestKey });
-  return { kind: "begun", fresh: false };
+  return { kind: "begun", fresh: undefined };
 }

@@ -55,22 +55,22 @@ export type Decision<D extends DescMessage> =
   | { readonly kind: "answer"; readonly message: MessageInitShape<D>; readonly final?: false }
   /** A final refusal, kept for repeats. */
   | { readonly kind: "refuse"; readonly error: ConnectError }
-  /** A step has begun and waits for the processor; `fresh`: it was never asked before. */
-  | { readonly kind: "begun"; readonly fresh: boolean }
+  /** A step has begun and waits for the processor; `fresh`: the payment as this transaction leaves it, which was never asked about before. */
+  | { readonly kind: "begun"; readonly fresh: PaymentRow | undefined }
   /** The processor must be asked before anything can be decided: a step of another command is under way, or the buyer may have confirmed. */
   | { readonly kind: "ask" };
 
 /** Takes payments through the processor and records what came of it. */
 export interface Driver {
   /**
-   * Runs one command on a payment: `decide` looks and begins, in the claim's transaction; then the processor is asked, and the answer is
+   * Runs one command on a payment: `decide` looks and begins, in the claim's transaction, `round` counts its tries from 0; then the processor is asked, and the answer is
    * stored with the change it made. `asked` tells `decide` that the processor was just asked.
    */
   run<D extends DescMessage>(
     request: Message & { paymentId: string },
     context: HandlerContext,
     output: D,
-    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean) => Promise<Decision<D>>,
+    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean, round: number) => Promise<Decision<D>>,
   ): Promise<MessageShape<D>>;
   /** What is done without a caller: steps whose outcome is not known, authorizations that run out. */
   readonly jobs: readonly JobHandler[];
@@ -121,14 +121,14 @@ class OpenDriver implements Driver {
     request: Message & { paymentId: string },
     context: HandlerContext,
     output: D,
-    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean) => Promise<Decision<D>>,
+    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean, round: number) => Promise<Decision<D>>,
   ): Promise<MessageShape<D>> {
     const { deadline, signal } = callOf(context);
     let asked = false;
     for (let round = 0; round < ROUNDS; round++) {
       try {
         const claimed = await this.#database.claim(request, context, output, async (tx, requestKey) => {
-          const decision = await decide(tx, requestKey, asked);
+          const decision = await decide(tx, requestKey, asked, round);
           return settleClaim(tx, requestKey, output, decision);
         });
         if (!claimed.first) {
@@ -148,7 +148,7 @@ class OpenDriver implements Driver {
         }
       } catch (error) {
         if (error instanceof MustAsk) {
-          await this.#ask(request.paymentId, false, undefined);
+          await this.#ask(request.paymentId, undefined, undefined);
           asked = true;
         } else if (!(error instanceof Stale)) {
           throw error;
@@ -159,7 +159,7 @@ class OpenDriver implements Driver {
   }
 
   /** Drives for a caller: an outcome that stays unknown leaves the step to the job and the claim to a repeat. */
-  async #ask(paymentId: string, fresh: boolean, requestKey: string | undefined): Promise<void> {
+  async #ask(paymentId: string, fresh: PaymentRow | undefined, requestKey: string | undefined): Promise<void> {
     try {
       await this.#drive(paymentId, fresh);
     } catch (error) {
@@ -193,10 +193,10 @@ class OpenDriver implements Driver {
    * goes on with what is under way now. False: it changed every time, and something may still be under way. Throws ProcessorTimeout or
    * ProcessorUnreachable.
    */
-  async #drive(paymentId: string, fresh: boolean): Promise<boolean> {
-    let first = fresh;
+  async #drive(paymentId: string, fresh: PaymentRow | undefined): Promise<boolean> {
+    let first = fresh !== undefined;
     for (let round = 0; round < ROUNDS; round++) {
-      const row = await findPayment(this.#database.sql, paymentId);
+      const row = first ? fresh : await findPayment(this.#database.sql, paymentId);
       const askable = row !== undefined && (row.step !== "" || (round === 0 && row.state === "AWAITING_CONFIRMATION"));
       if (!askable) {
         return true;
@@ -297,7 +297,7 @@ class OpenDriver implements Driver {
   /** The job: asks until the outcome is known, however long that takes. */
   async #resolve(paymentId: string): Promise<void> {
     try {
-      if (!(await this.#drive(paymentId, false))) {
+      if (!(await this.#drive(paymentId, undefined))) {
         await this.#askLater(paymentId, (_row, now) => now + ASK_AGAIN_MS);
       }
     } catch (error) {

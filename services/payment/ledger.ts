@@ -1,4 +1,6 @@
 import { createHash } from "node:crypto";
+import type { Compilable } from "kysely";
+import type { Outcome } from "#runtime/database/batch.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentTransaction } from "./entities.ts";
 import {
@@ -144,46 +146,31 @@ export async function recordTransfers(tx: PaymentTransaction, transfers: readonl
       credit.entries.push({ transfer, changeMinor: transfer.amountMinor });
     }
   }
+  const rows = tx.sql.insertInto("ledger_transfer").values(
+    transfers.map((transfer) => ({
+      transfer_id: transfer.transferId,
+      kind: transfer.kind,
+      state: transfer.state,
+      debit_account_id: transfer.debitAccountId,
+      credit_account_id: transfer.creditAccountId,
+      currency_code: transfer.currencyCode,
+      amount_minor: transfer.amountMinor,
+      order_id: transfer.orderId,
+      payment_id: transfer.paymentId,
+      payout_id: transfer.payoutId,
+      request_id: transfer.requestId,
+      create_time: tx.now,
+      end_time: null,
+    })),
+  );
   // The accounts first: the foreign keys of the rows would else lock them in the order of the transfers.
-  await changes.apply(tx);
-  await tx.sql
-    .insertInto("ledger_transfer")
-    .values(
-      transfers.map((transfer) => ({
-        transfer_id: transfer.transferId,
-        kind: transfer.kind,
-        state: transfer.state,
-        debit_account_id: transfer.debitAccountId,
-        credit_account_id: transfer.creditAccountId,
-        currency_code: transfer.currencyCode,
-        amount_minor: transfer.amountMinor,
-        order_id: transfer.orderId,
-        payment_id: transfer.paymentId,
-        payout_id: transfer.payoutId,
-        request_id: transfer.requestId,
-        create_time: tx.now,
-        end_time: null,
-      })),
-    )
-    .execute();
+  await changes.apply(tx, rows);
 }
 
+type End = Exclude<TransferStateName, "PENDING">;
+
 /** Ends a pending transfer: posts it, or lets it count no more. Throws when it is not pending: it has exactly one end. */
-export async function endTransfer(
-  tx: PaymentTransaction,
-  transferId: string,
-  end: Exclude<TransferStateName, "PENDING">,
-): Promise<void> {
-  assertTransition(transferTransitions, "PENDING", end);
-  const ended = await tx.sql
-    .updateTable("ledger_transfer")
-    .set({ state: end, end_time: tx.now })
-    .where("transfer_id", "=", transferId)
-    .where("state", "=", "PENDING")
-    .executeTakeFirst();
-  if (ended.numUpdatedRows !== 1n) {
-    throw new Error(`the transfer ${transferId} is not pending and cannot be ${end}.`);
-  }
+export async function endTransfer(tx: PaymentTransaction, transferId: string, end: End): Promise<void> {
   const row = await tx.sql
     .selectFrom("ledger_transfer")
     .selectAll()
@@ -200,17 +187,42 @@ export async function endTransfer(
     paymentId: row.payment_id,
     payoutId: row.payout_id,
   };
+  const [ended] = await tx.together(endQuery(tx, transferId, end));
+  await applyEnd(tx, transfer, end, ended);
+}
+
+/** The statement that decides which of several ends a transfer has; `applyEnd` follows it. For who sends it together with another one. */
+export function endQuery(tx: PaymentTransaction, transferId: string, end: End): Compilable<unknown> {
+  assertTransition(transferTransitions, "PENDING", end);
+  return tx.sql
+    .updateTable("ledger_transfer")
+    .set({ state: end, end_time: tx.now })
+    .where("transfer_id", "=", transferId)
+    .where("state", "=", "PENDING");
+}
+
+/** Changes the accounts of a transfer that `endQuery` ended. Nothing in a transfer ever changes, so who made it need not read it. */
+export async function applyEnd(
+  tx: PaymentTransaction,
+  transfer: EndedTransfer,
+  end: End,
+  ended: Outcome<unknown> | undefined,
+): Promise<void> {
+  const { transferId, amountMinor, currencyCode } = transfer;
+  if (ended?.changed !== 1n) {
+    throw new Error(`the transfer ${transferId} is not pending and cannot be ${end}.`);
+  }
   const changes = new Changes();
-  const debit = changes.of(row.debit_account_id, row.currency_code);
-  const credit = changes.of(row.credit_account_id, row.currency_code);
-  debit.debitsPending -= row.amount_minor;
-  credit.creditsPending -= row.amount_minor;
+  const debit = changes.of(transfer.debitAccountId, currencyCode);
+  const credit = changes.of(transfer.creditAccountId, currencyCode);
+  debit.debitsPending -= amountMinor;
+  credit.creditsPending -= amountMinor;
   if (end === "POSTED") {
-    debit.debitsPosted += row.amount_minor;
-    credit.creditsPosted += row.amount_minor;
-    credit.entries.push({ transfer, changeMinor: row.amount_minor });
+    debit.debitsPosted += amountMinor;
+    credit.creditsPosted += amountMinor;
+    credit.entries.push({ transfer, changeMinor: amountMinor });
   } else {
-    debit.entries.push({ transfer, changeMinor: row.amount_minor });
+    debit.entries.push({ transfer, changeMinor: amountMinor });
   }
   await changes.apply(tx);
 }
@@ -227,25 +239,35 @@ class Changes {
     return change;
   }
 
-  async apply(tx: PaymentTransaction): Promise<void> {
-    for (const [ledgerAccountId, change] of [...this.#byAccount].sort(([a], [b]) => (a < b ? -1 : 1))) {
-      const keepsStatement = ledgerAccountId.startsWith("seller/");
-      await changeAccount(tx, ledgerAccountId, change, keepsStatement ? change.entries.length : 0);
-      if (keepsStatement && change.entries.length > 0) {
-        await writeEntries(tx, ledgerAccountId, change);
+  /** Changes the accounts, in the order of their names, and then runs what is `behind`, in one round trip. */
+  async apply(tx: PaymentTransaction, ...behind: readonly Compilable<unknown>[]): Promise<void> {
+    const sorted = [...this.#byAccount].sort(([a], [b]) => (a < b ? -1 : 1));
+    const changing = sorted.map(([id, change]) => changeAccount(tx, id, change, keepsStatement(id) ? change.entries.length : 0));
+    const outcomes = await tx.together(...changing, ...behind);
+    const refused = sorted.find((_, index) => outcomes[index]?.changed !== 1n);
+    if (refused !== undefined) {
+      throw new NotCovered(refused[0]);
+    }
+    for (const [id, change] of sorted) {
+      if (keepsStatement(id) && change.entries.length > 0) {
+        await writeEntries(tx, id, change);
       }
     }
   }
 }
 
-async function changeAccount(
+function keepsStatement(ledgerAccountId: string): boolean {
+  return ledgerAccountId.startsWith("seller/");
+}
+
+function changeAccount(
   tx: PaymentTransaction,
   ledgerAccountId: string,
   change: AccountChange,
   entries: number,
-): Promise<void> {
+): Compilable<unknown> {
   const needed = change.debitsPending + change.debitsPosted - change.creditsPosted;
-  const result = await tx.sql
+  return tx.sql
     .updateTable("ledger_account")
     .set((eb) => ({
       debits_pending_minor: eb("debits_pending_minor", "+", change.debitsPending),
@@ -261,11 +283,7 @@ async function changeAccount(
       const posted = eb("credits_posted_minor", "-", eb.ref("debits_posted_minor"));
       const available = eb(posted, "-", eb.ref("debits_pending_minor"));
       return eb.or([eb("kind", "not in", COVERED_KINDS), eb(available, ">=", needed)]);
-    })
-    .executeTakeFirst();
-  if (result.numUpdatedRows !== 1n) {
-    throw new NotCovered(ledgerAccountId);
-  }
+    });
 }
 
 /** Writes the statement's lines. The account's row is ours since its update, so numbers and balances have no gap. */

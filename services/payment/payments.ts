@@ -8,10 +8,20 @@ import {
   PaymentRefundedSchema,
   PaymentVoidedSchema,
 } from "#gen/marketplace/payment/v1/events_pb.ts";
+import type { Outcome } from "#runtime/database/batch.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentLineRow, PaymentRow, PaymentTransaction } from "./entities.ts";
 import { feeOf, type Schedule, scheduleAt } from "./fees.ts";
-import { endTransfer, type NewTransfer, openSellerAccount, platformAccount, recordTransfers, transferIdOf } from "./ledger.ts";
+import {
+  applyEnd,
+  endQuery,
+  endTransfer,
+  type NewTransfer,
+  openSellerAccount,
+  platformAccount,
+  recordTransfers,
+  transferIdOf,
+} from "./ledger.ts";
 import { paymentMessage } from "./messages.ts";
 import { assertTransition, type PaymentStateName, paymentTransitions, type Step, stepsOf } from "./states.ts";
 
@@ -63,16 +73,12 @@ export function isTombstone(row: Pick<PaymentRow, "order_id">): boolean {
 
 /** Inserts a payment. The primary key decides between two that do. Throws Stale when it was there first. */
 export async function insertPayment(tx: PaymentTransaction, row: PaymentRow, lines: readonly PaymentLineRow[]): Promise<void> {
+  const payment = tx.sql.insertInto("payment").values(row);
+  const rest = lines.length === 0 ? [] : [tx.sql.insertInto("payment_line").values([...lines])];
   try {
-    await tx.sql.insertInto("payment").values(row).execute();
+    await tx.together(payment, ...rest);
   } catch (error) {
     throw isUniqueViolation(error) ? new Stale() : error;
-  }
-  if (lines.length > 0) {
-    await tx.sql
-      .insertInto("payment_line")
-      .values([...lines])
-      .execute();
   }
 }
 
@@ -82,6 +88,13 @@ export async function insertPayment(tx: PaymentTransaction, row: PaymentRow, lin
  * @throws Stale when another transaction was first.
  */
 export async function changePayment(tx: PaymentTransaction, row: PaymentRow, change: PaymentChange): Promise<PaymentRow> {
+  const { query, next } = changeQuery(tx, row, change);
+  requireChanged(await tx.together(query));
+  return next;
+}
+
+/** The statement of `changePayment`, and the row as it leaves it; `requireChanged` looks at its outcome. */
+function changeQuery(tx: PaymentTransaction, row: PaymentRow, change: PaymentChange) {
   const next: PaymentRow = { ...row, ...change, update_time: tx.now, version: row.version + 1 };
   if (next.state !== row.state) {
     assertTransition<PaymentStateName>(paymentTransitions, row.state, next.state);
@@ -89,18 +102,20 @@ export async function changePayment(tx: PaymentTransaction, row: PaymentRow, cha
   if (!stepsOf[next.state].includes(next.step)) {
     throw new Error(`a payment that is ${next.state} has no step ${next.step}.`);
   }
-  const result = await tx.sql
+  const query = tx.sql
     .updateTable("payment")
     .set({ ...change, update_time: next.update_time, version: next.version })
     .where("payment_id", "=", row.payment_id)
     .where("state", "=", row.state)
     .where("step", "=", row.step)
-    .where("version", "=", row.version)
-    .executeTakeFirst();
-  if (result.numUpdatedRows !== 1n) {
+    .where("version", "=", row.version);
+  return { query, next };
+}
+
+function requireChanged([changed]: readonly Outcome<unknown>[]): void {
+  if (changed?.changed !== 1n) {
     throw new Stale();
   }
-  return next;
 }
 
 /** Records that the processor is about to be asked, and the job that looks after it if this process dies. */
@@ -126,12 +141,8 @@ const ENDED_STEP = { step: "", request_key: null } as const;
 /** The processor promised the money: a pending transfer into escrow, until it is captured or runs out. */
 export async function recordAuthorized(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
   const expireTime = tx.now + AUTHORIZATION_MS;
-  const next = await changePayment(tx, row, {
-    ...ENDED_STEP,
-    state: "AUTHORIZED",
-    confirmation_url: "",
-    authorization_expire_time: expireTime,
-  });
+  const change = { state: "AUTHORIZED", confirmation_url: "", authorization_expire_time: expireTime } as const;
+  const next = await changePayment(tx, row, { ...ENDED_STEP, ...change });
   await recordTransfers(tx, [{ ...intoEscrow(row), state: "PENDING" }]);
   tx.schedule({ kind: EXPIRE_JOB, key: row.payment_id, dueTime: expireTime });
   tell(tx, PaymentAuthorizedSchema, next);
@@ -157,8 +168,11 @@ export async function recordDeclined(tx: PaymentTransaction, row: PaymentRow, de
 
 /** The processor took the money: the pending transfer is posted. */
 export async function recordCaptured(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
-  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "CAPTURED" });
-  await endTransfer(tx, transferIdOf(row.payment_id, "CAPTURE"), "POSTED");
+  const transfer = intoEscrow(row);
+  const { query, next } = changeQuery(tx, row, { ...ENDED_STEP, state: "CAPTURED" });
+  const [changed, ended] = await tx.together(query, endQuery(tx, transfer.transferId, "POSTED"));
+  requireChanged([changed]);
+  await applyEnd(tx, transfer, "POSTED", ended);
   tx.unschedule({ kind: EXPIRE_JOB, key: row.payment_id });
   tell(tx, PaymentCapturedSchema, next);
   return next;

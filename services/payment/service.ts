@@ -80,8 +80,8 @@ export function payment(deps: PaymentDeps): ServiceModule {
       router.service(PaymentService, {
         async authorizePayment(request, context) {
           const obligation = obligationOf(request, await readSchedules(database.sql));
-          return driver.run(request, context, AuthorizePaymentResponseSchema, (tx, requestKey) =>
-            decideAuthorize(tx, requestKey, obligation),
+          return driver.run(request, context, AuthorizePaymentResponseSchema, (tx, requestKey, _asked, round) =>
+            decideAuthorize(tx, requestKey, obligation, round),
           );
         },
 

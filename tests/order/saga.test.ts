@@ -192,7 +192,7 @@ describe("A saga", () => {
 
   it("is driven by one of many runners at once", async () => {
     await open();
-    await shop.database.transaction((tx) => fence(tx, shop.orderId, shop.lease.owner, { release: true }));
+    await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
     const drove = await Promise.all(Array.from({ length: 20 }, () => shop.process().drive(shop.orderId)));
     assert.equal(drove.filter(Boolean).length >= 1, true);
     assert.equal(shop.world.calls.length, 3);
@@ -272,7 +272,7 @@ describe("A saga", () => {
 
   it("fails its job when not even the failure can be written, though it came further: the job is what goes on with it", async () => {
     await open();
-    await shop.database.transaction((tx) => fence(tx, shop.orderId, shop.lease.owner, { release: true }));
+    await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
     shop.world.faults.set("two", { fault: "lost request" });
     // The writes: the lease, steps one and two, the failure.
     const sagas = shop.process({ atWrite: 4, when: "before", revives: true });
