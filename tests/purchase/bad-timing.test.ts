@@ -99,9 +99,9 @@ describe("Time running out at the whole marketplace", function () {
       for (const [who, method, request] of commands()) {
         if (!concerned[service]?.includes(method)) continue;
         const before = await served.kept();
-        const unlock = served.lock(service);
+        const unlock = await served.lock(service);
         const answers = await Promise.all(served.ways.map((way) => served.call(who, method, request, { way, timeoutMs: 300 })));
-        unlock();
+        await unlock();
         for (const answer of answers) assert.equal(answer.code, Code.DeadlineExceeded, `${method.name}: ${answer.reason}`);
         const left = places(difference(before, await served.kept()));
         // The catalog has claimed a listing before inventory hears of it: a job finishes it, and the repeat gets the answer.

@@ -4,6 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import type { DescService } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { sql } from "kysely";
+import { createConnection } from "mysql2/promise";
 import { OpsService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import type { Log } from "#runtime/log.ts";
@@ -12,8 +13,8 @@ import { embeddedVerifiers, type Keys, serviceTokens, signAccountToken, temporar
 import { openMarketplace } from "../../services/marketplace.ts";
 import { seed } from "../../tools/seed/seed.ts";
 import { methodPath } from "../support/contract.ts";
-import { quietLog, temporaryFolder } from "../support/database.ts";
-import { demo } from "../support/marketplace.ts";
+import { quietLog, temporaryFolder, testStore } from "../support/database.ts";
+import { demo, marketplaceStores } from "../support/marketplace.ts";
 import { signedIn } from "../support/server.ts";
 import { type Answer, type Body, type CallSettings, type Method, post, type Way, waysTo } from "./ways.ts";
 
@@ -48,7 +49,7 @@ export interface Served {
   /** Expects that the books are right, as an operator would ask. */
   assertBalanced(): Promise<void>;
   /** Keeps others from writing to a service's database until the function it gives is called. */
-  lock(service: string): () => void;
+  lock(service: string): Promise<() => Promise<void>>;
   stop(): Promise<void>;
   /** Stops it after a last look at the books; stops it also when they are wrong. */
   stopBalanced(): Promise<void>;
@@ -73,7 +74,9 @@ export async function serveMarketplace({ log = quietLog }: { log?: Log } = {}): 
 async function serve(dataDir: string, log: Log, undo: (() => Promise<void> | void)[], stop: () => Promise<void>): Promise<Served> {
   const keys = await temporaryKeys();
   const clock = manualClock();
-  const marketplace = await openMarketplace({ dataDir, keys, clock, log, baseUrl: () => "http://localhost" });
+  const stores = await marketplaceStores();
+  undo.push(() => stores.remove());
+  const marketplace = await openMarketplace({ dataDir, ...stores.named, keys, clock, log, baseUrl: () => "http://localhost" });
   undo.push(() => marketplace.stop());
   const verifiers = embeddedVerifiers(keys);
   const server = await startServer({ modules: marketplace.modules, port: 0, host: "127.0.0.1", verifiers, log });
@@ -110,7 +113,10 @@ async function serve(dataDir: string, log: Log, undo: (() => Promise<void> | voi
       return result;
     },
     assertBalanced,
-    lock: (service) => lock(join(dataDir, `${service}.db`)),
+    lock: (service) => {
+      const url = stores.named.databaseUrl?.(service);
+      return url === undefined ? lockFile(join(dataDir, `${service}.db`)) : lockTables(url);
+    },
     stop,
     async stopBalanced() {
       try {
@@ -145,13 +151,22 @@ function callsTo(url: string, keys: Keys, ways: readonly Way[]): Pick<Served, "t
   };
 }
 
-function lock(file: string): () => void {
+async function lockFile(file: string): Promise<() => Promise<void>> {
   const other = new DatabaseSync(file, { timeout: 1_000 });
   other.exec("begin immediate");
-  return () => {
+  return async () => {
     other.exec("rollback");
     other.close();
   };
+}
+
+async function lockTables(url: string): Promise<() => Promise<void>> {
+  const other = await createConnection(url.replace(/^mariadb:/, "mysql:"));
+  const [rows] = await other.query("show tables");
+  const names = (rows as Record<string, string>[]).map((row) => Object.values(row)[0]);
+  // Others may read, as beside SQLite's one writer.
+  await other.query(`lock tables ${names.map((name) => `\`${name}\` read`).join(", ")}`);
+  return () => other.end();
 }
 
 /** What came and what went between two looks: "+payment.payout {…}". */
@@ -174,9 +189,11 @@ async function read(modules: Modules, processorFile: string): Promise<Kept> {
   const kept = new Map<string, readonly string[]>();
   for (const { name, database } of modules) {
     if (database === undefined) continue;
-    const tables = await sql<{
-      name: string;
-    }>`select name from sqlite_master where type = 'table' and name not like 'sqlite_%'`.execute(database.sql);
+    const names =
+      testStore === "sqlite"
+        ? sql<{ name: string }>`select name from sqlite_master where type = 'table' and name not like 'sqlite_%'`
+        : sql<{ name: string }>`select table_name as name from information_schema.tables where table_schema = database()`;
+    const tables = await names.execute(database.sql);
     for (const table of tables.rows) {
       if (table.name === "lease") continue;
       const { rows } = await sql<Row>`select * from ${sql.table(table.name)}`.execute(database.sql);

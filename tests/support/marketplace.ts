@@ -2,9 +2,11 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import { type Keys, temporaryKeys } from "#runtime/tokens.ts";
-import { type Marketplace, type MarketplaceOptions, openMarketplace } from "../../services/marketplace.ts";
+import { type Marketplace, type MarketplaceOptions, openMarketplace, SERVICES } from "../../services/marketplace.ts";
 import { accounts } from "../../tools/seed/listings.ts";
-import { quietLog } from "./database.ts";
+import { startRedis } from "../../tools/stores/redis.ts";
+import { quietLog, testStore } from "./database.ts";
+import { emptyDatabase } from "./mariadb.ts";
 import { type Identity, signedIn } from "./server.ts";
 
 /** The whole marketplace in this process on temporary files, with a clock that the test moves. */
@@ -24,8 +26,10 @@ export async function testMarketplace(
 ): Promise<TestMarketplace> {
   const keys = await temporaryKeys();
   const clock = options.going ? goingClock() : manualClock();
+  const stores = await marketplaceStores();
   const marketplace = await openMarketplace({
     dataDir: undefined,
+    ...stores.named,
     keys,
     clock,
     log: quietLog,
@@ -35,6 +39,10 @@ export async function testMarketplace(
   await marketplace.start();
   return {
     ...marketplace,
+    async stop() {
+      await marketplace.stop();
+      await stores.remove();
+    },
     keys,
     clock,
     as: (who, service, module) =>
@@ -42,6 +50,26 @@ export async function testMarketplace(
         service,
         marketplace.directory.transport(service, module, [signedIn(keys, typeof who === "string" ? demo(who) : who)]),
       ),
+  };
+}
+
+/** Where a whole marketplace has its tables and its events in this run of the tests. */
+export interface MarketplaceStores {
+  /** What names them; nothing where they are files and this process. */
+  readonly named: Pick<MarketplaceOptions, "databaseUrl" | "redisUrl">;
+  remove(): Promise<void>;
+}
+
+/** Makes stores for a marketplace: on the test run's MariaDB and a Redis of its own, or nothing, which leaves it the embedded ones. */
+export async function marketplaceStores(): Promise<MarketplaceStores> {
+  if (testStore === "sqlite") return { named: {}, remove: async () => {} };
+  const [redis, ...databases] = await Promise.all([startRedis(), ...SERVICES.map(emptyDatabase)]);
+  const urls = new Map(SERVICES.map((service, index) => [service as string, databases[index]?.url]));
+  return {
+    named: { databaseUrl: (service) => urls.get(service) ?? "", redisUrl: redis.url },
+    remove: async () => {
+      await Promise.all([redis.stop(), ...databases.map((database) => database.remove())]);
+    },
   };
 }
 

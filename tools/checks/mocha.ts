@@ -10,6 +10,9 @@ export const TESTS_ON_TABLES = [
   "tests/{account,catalog,inventory,ops,order,payment}/*.test.ts",
   "tests/search/{catalog,service}.test.ts",
   "tests/runtime/{database,events,jobs,pages,replay}.test.ts",
+  // Whole marketplaces, with a Redis each.
+  "tests/policy/access.test.ts",
+  "tests/purchase/{bad-*,burst,faults}.test.ts",
 ];
 const MAX_RUN_MS = 15 * 60_000;
 const MAX_END_MS = 10_000;
