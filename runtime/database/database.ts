@@ -16,14 +16,13 @@ import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
 import { DeferredConflict } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
-import { gathered } from "./gathered.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
 import { openStore } from "./open-store.ts";
 import { CommandKnown, checkSame, commandKey, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import type { Store } from "./store.ts";
-import type { ReplayTable, RuntimeTables } from "./tables.ts";
+import type { RuntimeTables } from "./tables.ts";
 import { type Committed, OpenTransaction, type Transaction } from "./transaction.ts";
 
 /** How long a transaction without a deadline of its own may wait and retry. */
@@ -192,7 +191,6 @@ class OpenDatabase implements Database {
   readonly #store: Store;
   readonly #listeners = new Set<(committed: Committed) => void>();
   readonly #answers = new AnswerSignals();
-  readonly #replayRow: (key: string) => Promise<ReplayTable | undefined>;
 
   constructor(store: Store, options: DatabaseOptions<readonly EntityName[]>) {
     const { orm } = store;
@@ -203,10 +201,6 @@ class OpenDatabase implements Database {
     this.log = options.log;
     this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
     this.stale = (store.stale ?? this.sql) as Kysely<RuntimeTables>;
-    this.#replayRow = gathered<ReplayTable>({
-      read: (keys) => this.sql.selectFrom("replay").selectAll().where("request_key", "in", keys).execute(),
-      keyOf: (row) => row.request_key,
-    });
   }
 
   async read<T>(work: (em: SqlEntityManager, sql: Kysely<RuntimeTables>) => Promise<T>): Promise<T> {
@@ -380,6 +374,14 @@ class OpenDatabase implements Database {
     }
     checkSame(row, commandOf(request, context));
     return readAnswer(row, output);
+  }
+
+  #replayRow(key: string) {
+    return this.sql
+      .selectFrom("replay")
+      .select(["request_hash", "state", "answer", "expire_time"])
+      .where("request_key", "=", key)
+      .executeTakeFirst();
   }
 
   async #dropExpired(key: string): Promise<void> {

@@ -2,7 +2,6 @@ import { refuseBesideTransaction } from "./scope.ts";
 
 /** Keys that one statement asks for. */
 const KEYS_MAX = 250;
-/** Who asks while a statement is under way is gathered for the next one, but waits no longer than this for a slow one. */
 const GATHER_MAX_MS = 50;
 
 /** A read of rows by key. */
@@ -10,13 +9,19 @@ export interface GatheredRead<R> {
   /** Reads the rows of all these keys, each key once, by one statement outside transactions. */
   read(keys: readonly string[]): Promise<readonly R[]>;
   keyOf(row: R): string;
+  /** How long who asks is kept waiting for a statement under way, so as to be gathered for the next one; 50 ms unless given. */
+  gatherMaxMs?: number;
 }
 
 /**
  * Gives a read of one row in which everybody who asks at about the same time shares a statement, so that it costs a crowd as little as one. The statement
  * begins after the question: it sees all that was committed before.
  */
-export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => Promise<R | undefined> {
+export function gathered<R>({
+  read,
+  keyOf,
+  gatherMaxMs = GATHER_MAX_MS,
+}: GatheredRead<R>): (key: string) => Promise<R | undefined> {
   const asked = new Map<string, PromiseWithResolvers<R | undefined>>();
   let busy = false;
 
@@ -37,7 +42,7 @@ export function gathered<R>({ read, keyOf }: GatheredRead<R>): (key: string) => 
       busy = false;
       plan();
     });
-    const slow = setTimeout(free, GATHER_MAX_MS);
+    const slow = setTimeout(free, gatherMaxMs);
     try {
       const rows = new Map((await read(batch.map(([key]) => key))).map((row) => [keyOf(row), row]));
       for (const [key, { resolve }] of batch) {

@@ -72,13 +72,36 @@ export async function loadReservation(sql: Kysely<InventoryTables>, reservationI
   return { row, lines };
 }
 
-/** Whether there is a reservation of this id, for many who ask at once. */
-export function reservationKnown(sql: Kysely<InventoryTables>): (reservationId: string) => Promise<boolean> {
-  const rowOf = gathered<Pick<ReservationRow, "reservation_id">>({
-    read: (ids) => sql.selectFrom("reservation").select("reservation_id").where("reservation_id", "in", ids).execute(),
-    keyOf: (row) => row.reservation_id,
+/** Whether a command's request_id or its reservation has been seen before, for many who ask at once. */
+export function seenBefore({ sql }: InventoryDatabase): (requestKey: string, reservationId: string) => Promise<boolean> {
+  const seen = gathered<{ pair: string }>({
+    async read(pairs) {
+      const split = pairs.map((pair) => pair.split("\n") as [requestKey: string, reservationId: string]);
+      const rows = await sql
+        .selectFrom("replay")
+        .select("request_key as id")
+        .where(
+          "request_key",
+          "in",
+          split.map(([requestKey]) => requestKey),
+        )
+        .unionAll(
+          sql
+            .selectFrom("reservation")
+            .select("reservation_id as id")
+            .where(
+              "reservation_id",
+              "in",
+              split.map(([, reservationId]) => reservationId),
+            ),
+        )
+        .execute();
+      const ids = new Set(rows.map((row) => row.id));
+      return pairs.filter((_, index) => split[index]?.some((id) => ids.has(id))).map((pair) => ({ pair }));
+    },
+    keyOf: ({ pair }) => pair,
   });
-  return async (reservationId) => (await rowOf(reservationId)) !== undefined;
+  return async (requestKey, reservationId) => (await seen(`${requestKey}\n${reservationId}`)) !== undefined;
 }
 
 /** Sets units aside: of every line, or fails. A reservation that is there with the same lines is given as it is. */

@@ -7,6 +7,7 @@ import {
   type SetUnitsRequest,
 } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { accountIfAny, accountOf, type Call, callOf, isService } from "#runtime/call.ts";
+import { commandKey } from "#runtime/database/replay.ts";
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { checkStock } from "./check.ts";
@@ -22,8 +23,8 @@ import {
   type Reserved,
   release,
   requireLifetime,
-  reservationKnown,
   reserve,
+  seenBefore,
   wantedOf,
 } from "./reservations.ts";
 import { loadStock, setUnits } from "./stock.ts";
@@ -108,7 +109,7 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
 /** Reserves for those whom the counter lets in. The others are told by reads alone, unless they are repeats, whose answer is known. */
 function reserving(database: InventoryDatabase) {
   const counter = openCounter(database);
-  const known = reservationKnown(database.sql);
+  const seen = seenBefore(database);
   return async (request: ReserveRequest, context: HandlerContext): Promise<MessageInitShape<typeof ReserveResponseSchema>> => {
     const wanted = wantedOf(request);
     const take = () => database.command(request, context, async (tx) => answer(await reserve(tx, wanted)));
@@ -117,15 +118,8 @@ function reserving(database: InventoryDatabase) {
       return take().finally(place.leave);
     }
     // Read after the stock: if this very reservation took the units, it is seen now.
-    const [stored, isKnown] = await Promise.all([
-      database.answered(request, context, ReserveResponseSchema),
-      known(wanted.reservationId),
-    ]);
-    if (stored !== undefined) {
-      return stored;
-    }
-    if (isKnown) {
-      return take();
+    if (await seen(commandKey(request, context), wanted.reservationId)) {
+      return (await database.answered(request, context, ReserveResponseSchema)) ?? take();
     }
     requireLifetime(wanted.expireTime, database.clock.now());
     return failLacking(place);
