@@ -58,10 +58,10 @@ function tablesOf(now: number): Record<string, string[]> {
     due: `(${now + 10 * DAY_MS} + n)`,
   };
   return {
-    payment: [...paymentTables(times), ...runtimeTables(now, { aggregate: "payment", rows: ORDERS, events: 100_000 })],
-    order: [...orderTables(times), ...runtimeTables(now, { aggregate: "order", rows: ORDERS, events: 100_000 })],
-    catalog: [...catalogTables(times), ...runtimeTables(now, { aggregate: "listing", rows: ORDERS, events: 60_000 })],
-    inventory: [...inventoryTables(times), ...runtimeTables(now, { aggregate: "listing", rows: ORDERS, events: 60_000 })],
+    payment: [...paymentTables(times), ...runtimeTables(now, { aggregate: "payment", rows: ORDERS, events: 50_000 })],
+    order: [...orderTables(times), ...runtimeTables(now, { aggregate: "order", rows: ORDERS, events: 50_000 })],
+    catalog: [...catalogTables(times), ...runtimeTables(now, { aggregate: "listing", rows: ORDERS, events: 30_000 })],
+    inventory: [...inventoryTables(times), ...runtimeTables(now, { aggregate: "listing", rows: ORDERS, events: 30_000 })],
     account: [...accountTables(times), ...runtimeTables(now, { aggregate: "account", rows: ACCOUNTS, events: 20_000 })],
     search: runtimeTables(now, { aggregate: "listing", rows: 10, events: 10 }),
   };
