@@ -34,6 +34,16 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     rounds: 5,
     run: async (options) => (await import("./purchase.ts")).purchase(options),
   },
+  "purchase-page": {
+    measures: "nothing: lists the statements of PlaceOrder anew in docs/performance.md",
+    rounds: 1,
+    run: async () => (await import("./purchase-statements.ts")).purchasePage(),
+  },
+  events: {
+    measures: "from commit to applied at 1,000 events a second, and events a second from a backlog, on MariaDB and Redis",
+    rounds: 3,
+    run: async (options) => (await import("./events.ts")).events(options),
+  },
 };
 
 const HELP = `npm run bench -- [NAME] [--rounds N]

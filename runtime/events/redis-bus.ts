@@ -97,7 +97,7 @@ class RedisBus implements Bus {
       for (const delivery of this.#deliveries.values()) delivery.ringFree();
     });
     this.#ear.on("message", (_channel: string, word: string) => {
-      for (const delivery of this.#deliveries.values()) word === "free" ? delivery.ringFree() : delivery.ring();
+      for (const delivery of this.#deliveries.values()) word === "free" ? delivery.ringFree() : delivery.ring(word);
     });
   }
 

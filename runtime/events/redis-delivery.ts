@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
@@ -6,6 +7,8 @@ import { BATCH_SIZE, type Subscription } from "./bus.ts";
 import type { Scripts } from "./redis-scripts.ts";
 
 const POLL_MS = 500;
+/** How long after the first word others are waited for: events come in bursts. */
+const GATHER_MS = 2;
 const BACKOFF_MS = 50;
 const BACKOFF_MAX_MS = 5_000;
 
@@ -43,6 +46,10 @@ export class RedisDelivery {
   readonly #ended: Promise<void>;
   #stopped = false;
   #rung = false;
+  /** The streams in which something may have come. */
+  readonly #heard = new Set<string>();
+  /** Whether to look into all of them, and for what was handed out and not acknowledged. */
+  #all = true;
   #wake: (() => void) | undefined;
   #held = 0;
   #balanceDue = true;
@@ -63,8 +70,9 @@ export class RedisDelivery {
     this.#ended = this.#run();
   }
 
-  /** Something may have come. */
-  ring(): void {
+  /** Something may have come, in this stream. */
+  ring(stream: string): void {
+    this.#heard.add(stream);
     this.#rung = true;
     this.#wake?.();
   }
@@ -72,7 +80,8 @@ export class RedisDelivery {
   /** Leases may have become free. */
   ringFree(): void {
     this.#balanceDue = true;
-    this.ring();
+    this.#rung = true;
+    this.#wake?.();
   }
 
   /** Ends after the batch under way, and gives back what it holds. */
@@ -101,6 +110,7 @@ export class RedisDelivery {
       try {
         if (this.#balanceDue) {
           this.#balanceDue = false;
+          this.#all = true;
           await this.#balance(true);
         }
         const entries = this.#held > 0 ? await this.#take() : [];
@@ -108,10 +118,14 @@ export class RedisDelivery {
         failures = 0;
         if (entries.length === 0) {
           await this.#pause(POLL_MS);
+          // What comes in one burst is taken at once.
+          if (this.#rung && !this.#stopped) await sleep(GATHER_MS);
+          else this.#all = true;
         }
       } catch (error) {
         failures++;
         this.#balanceDue = true;
+        this.#all = true;
         log.warn({ consumer: subscription.consumer, failures, err: error }, "a consumer could not take events; trying again");
         this.#rung = false;
         const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** failures) * (0.5 + Math.random() / 2);
@@ -196,20 +210,34 @@ export class RedisDelivery {
     return `${this.#options.replicas}:${group}`;
   }
 
+  /**
+   * Takes what came into the streams it heard of; now and then, after leases changed hands and after a failure from all of them, and then first what was handed out
+   * and not acknowledged.
+   */
   async #take(): Promise<Entry[]> {
-    const { scripts, streams, keysOf } = this.#options;
-    const keys = [...streams, ...keysOf(this.#group).leases];
-    const reply = await scripts.take(keys.length, ...keys, this.#group, this.#owner, this.#batchSize);
+    const { scripts, keysOf } = this.#options;
+    const all = this.#all;
+    const leases = keysOf(this.#group).leases;
+    const heard = this.#options.streams.map((stream, index) => ({ stream, lease: leases[index] as string }));
+    const from = all ? heard : heard.filter(({ stream }) => this.#heard.has(stream));
+    this.#heard.clear();
+    if (from.length === 0) return [];
+    const streams = from.map(({ stream }) => stream);
+    const keys = [...streams, ...from.map(({ lease }) => lease)];
+    const reply = await scripts.take(keys.length, ...keys, this.#group, this.#owner, this.#batchSize, all ? 1 : 0);
     const flat = reply as (number | [Buffer, Buffer[]][])[];
     const entries: Entry[] = [];
     for (let i = 0; i < flat.length; i += 2) {
       const stream = streams[(flat[i] as number) - 1] as string;
+      // There may be more than fits.
+      this.#heard.add(stream);
       for (const [id, fields] of flat[i + 1] as [Buffer, Buffer[]][]) {
         const [, type, , event] = fields as [Buffer, Buffer, Buffer, Buffer];
         const wanted = this.#types.has(type.toString());
         entries.push({ stream, id: id.toString(), event: wanted ? fromBinary(EventSchema, event) : undefined });
       }
     }
+    this.#all = all && entries.length > 0;
     return entries;
   }
 

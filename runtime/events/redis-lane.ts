@@ -3,8 +3,12 @@ import type { Log } from "#runtime/log.ts";
 import type { Lane, StoredEvent } from "./bus.ts";
 import type { Scripts } from "./redis-scripts.ts";
 
-const ASK_MS = 10;
+/** The first pause before asking how far consumers are: long when nobody waits for room, because all it is for is a mark. */
+const ASK_MS = 100;
+const ASK_BUSY_MS = 10;
 const ASK_MAX_MS = 500;
+/** Entries under way from which on it matters how soon they are through. */
+const BUSY_COUNT = 250;
 /** Sources that share a stream, at most. */
 const SOURCES = 8;
 
@@ -103,7 +107,8 @@ export class RedisLane implements Lane {
 
   #askLater(): void {
     if (this.#timer === undefined && !this.#broken && this.#underWay.length > 0) {
-      this.#timer = setTimeout(() => void this.#ask(), this.#askMs);
+      const busy = this.#waiting.length > 0 || this.#count > BUSY_COUNT;
+      this.#timer = setTimeout(() => void this.#ask(), busy ? ASK_BUSY_MS : this.#askMs);
       // Waiting for consumers alone must not keep the process alive.
       this.#timer.unref();
     }

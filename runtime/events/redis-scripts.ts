@@ -63,7 +63,7 @@ for i = 6, #ARGV, 2 do
   id = redis.call('XADD', KEYS[1], '*', 't', ARGV[i], 'e', ARGV[i + 1])
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-redis.call('PUBLISH', ARGV[5], 'new')
+redis.call('PUBLISH', ARGV[5], KEYS[1])
 return id`;
 
 /** KEYS stream, writers, replicas; ARGV source, token, consumers… Gives the id of the last entry that every consumer passed. */
@@ -105,7 +105,8 @@ redis.call('PUBLISH', ARGV[2], 'free')
 return 'OK'`;
 
 /**
- * KEYS streams…, leases…; ARGV consumer, owner, most entries of each stream. What was handed out and not acknowledged comes first, whoever held it.
+ * KEYS streams…, leases…; ARGV consumer, owner, most entries of each stream, whether to claim. With that, what was handed out and not acknowledged comes first,
+ * whoever held it.
  * Gives (index, entries)… of the streams whose lease the owner holds: nobody else can be given anything of them.
  */
 const TAKE = `
@@ -113,12 +114,15 @@ local out = {}
 local n = #KEYS / 2
 for i = 1, n do
   if redis.call('GET', KEYS[n + i]) == ARGV[2] then
-    local claimed = redis.pcall('XAUTOCLAIM', KEYS[i], ARGV[1], ARGV[2], 0, '0-0', 'COUNT', ARGV[3])
-    if not claimed.err then
-      local entries = claimed[2]
+    local entries, missing = {}, false
+    if ARGV[4] == '1' then
+      local claimed = redis.pcall('XAUTOCLAIM', KEYS[i], ARGV[1], ARGV[2], 0, '0-0', 'COUNT', ARGV[3])
+      if claimed.err then missing = true else entries = claimed[2] end
+    end
+    if not missing then
       if #entries == 0 then
-        local got = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[i], '>')
-        if got then entries = got[1][2] end
+        local got = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[i], '>')
+        if got and not got.err then entries = got[1][2] end
       end
       if #entries > 0 then out[#out + 1] = i; out[#out + 1] = entries end
     end

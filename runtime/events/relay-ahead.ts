@@ -1,4 +1,5 @@
-import type { Selectable } from "kysely";
+import type { Compilable, Selectable } from "kysely";
+import { executeTogether, type Outcome } from "#runtime/database/batch.ts";
 import type { Database } from "#runtime/database/database.ts";
 import type { Leases } from "#runtime/database/leases.ts";
 import type { OutboxTable } from "#runtime/database/tables.ts";
@@ -8,6 +9,8 @@ import type { Bus, Lane } from "./bus.ts";
 const BACKOFF_MS = 50;
 const BACKOFF_MAX_MS = 5_000;
 const MARK_SIZE = 1_000;
+/** How long a confirmed row may wait to be marked together with others; who dies meanwhile has it sent again. */
+const MARK_MS = 50;
 /** Events of one outbox that may be under way without being confirmed. */
 const WINDOW = 100_000;
 
@@ -35,6 +38,12 @@ export class SendAhead {
   /** The partition of each position that is under way or confirmed and not yet marked. */
   readonly #underWay = new Map<number, number>();
   #confirmed: number[] = [];
+  #markTimer: NodeJS.Timeout | undefined;
+  #markDue = false;
+  /** Whether this process committed events that no turn has looked for yet. */
+  #appended = true;
+  /** Whether the last turn found as much as it can take: then it goes on with what is new, and looks for what came late afterwards. */
+  #full = false;
   /** Everything this process may send up to here is under way, but for rows committed late. */
   #cursor = 0;
   #failures = 0;
@@ -44,6 +53,12 @@ export class SendAhead {
 
   constructor(options: AheadOptions) {
     this.#options = options;
+  }
+
+  /** This process committed events. */
+  appended(): void {
+    this.#appended = true;
+    this.nudge();
   }
 
   /** Ends a wait for something to happen. */
@@ -59,6 +74,7 @@ export class SendAhead {
   }
 
   close(): void {
+    clearTimeout(this.#markTimer);
     for (const lane of this.#lanes.values()) lane.close();
     this.#lanes.clear();
   }
@@ -67,8 +83,8 @@ export class SendAhead {
   async turn(): Promise<boolean> {
     this.#nudged = false;
     const { database, leases, partitions, leaseName, batchSize, pollMs, log } = this.#options;
-    await this.#mark();
-    if (this.#underWay.size === 0 && !(await this.#anyWaiting())) return false;
+    if (this.#underWay.size === 0 && !this.#appended && !(await this.#anyWaiting())) return false;
+    this.#appended = false;
     const held = await leases.take();
     const mine = partitions.filter((partition) => held.has(leaseName(partition)));
     if (this.#dropLanes(mine)) {
@@ -81,15 +97,16 @@ export class SendAhead {
       }
       return true;
     }
-    if (mine.length === 0) return false;
-    const rows = this.#underWay.size < WINDOW ? await this.#rows(mine, this.#cursor, batchSize) : [];
-    this.#send(rows);
-    this.#cursor = rows.at(-1)?.position ?? this.#cursor;
-    if (rows.length === batchSize) return true;
-    if (this.#underWay.size < WINDOW && (await this.#anyLate(mine))) {
-      this.#cursor = 0;
-      return true;
+    if (mine.length === 0) {
+      await this.#mark();
+      return false;
     }
+    const { rows, late } = await this.#look(mine, batchSize);
+    this.#send(rows);
+    this.#cursor = late ? 0 : (rows.at(-1)?.position ?? this.#cursor);
+    const wasFull = this.#full;
+    this.#full = rows.length === batchSize;
+    if (this.#full || wasFull || late) return true;
     if (this.#underWay.size === 0) return false;
     await this.#pause(pollMs);
     return true;
@@ -100,7 +117,29 @@ export class SendAhead {
     return (await sql.selectFrom("outbox").select("position").where("publish_time", "is", null).limit(1).execute()).length > 0;
   }
 
-  #rows(mine: readonly number[], after: number, limit: number): Promise<OpenRow[]> {
+  /**
+   * Marks what is to be marked and reads what is new, in one round trip. Positions are given before the commit: a row may appear below the cursor, and
+   * then there are more open rows than we know; `late` says so.
+   */
+  async #look(mine: readonly number[], limit: number): Promise<{ rows: OpenRow[]; late: boolean }> {
+    const { sql } = this.#options.database;
+    const marked = this.#markable();
+    const marking = marked.length === 0 ? [] : [this.#marking(marked)];
+    if (this.#underWay.size - marked.length >= WINDOW) {
+      await executeTogether(sql, marking);
+      this.#forget(marked);
+      return { rows: [], late: false };
+    }
+    const counting = this.#full || this.#cursor === 0 ? [] : [this.#countOpen(mine)];
+    const reading = this.#openRows(mine, this.#cursor, limit);
+    const outcomes = await executeTogether(sql, [...marking, reading, ...counting] as Compilable<unknown>[]);
+    this.#forget(marked);
+    const found = outcomes.slice(marking.length) as readonly Outcome<unknown>[];
+    const [open] = (found[1]?.rows ?? []) as { count: number }[];
+    return { rows: (found[0]?.rows ?? []) as OpenRow[], late: open !== undefined && Number(open.count) > this.#underWay.size };
+  }
+
+  #openRows(mine: readonly number[], after: number, limit: number) {
     return this.#options.database.sql
       .selectFrom("outbox")
       .select(["position", "partition_no", "type", "event"])
@@ -108,20 +147,16 @@ export class SendAhead {
       .where("partition_no", "in", [...mine])
       .where("position", ">", after)
       .orderBy("position")
-      .limit(limit)
-      .execute();
+      .limit(limit);
   }
 
-  /** Positions are given before the commit: a row may appear below the cursor, and then there are more open rows than we know. */
-  async #anyLate(mine: readonly number[]): Promise<boolean> {
-    const { count } = await this.#options.database.sql
+  #countOpen(mine: readonly number[]) {
+    return this.#options.database.sql
       .selectFrom("outbox")
       .select((eb) => eb.fn.countAll<number | bigint | string>().as("count"))
       .where("publish_time", "is", null)
       .where("partition_no", "in", [...mine])
-      .where("position", "<=", this.#cursor)
-      .executeTakeFirstOrThrow();
-    return Number(count) > this.#underWay.size;
+      .where("position", "<=", this.#cursor);
   }
 
   /** Forgets lanes that broke and partitions that are no longer ours. True: one broke. */
@@ -152,24 +187,50 @@ export class SendAhead {
       lane.send(group).then(
         () => {
           this.#failures = 0;
-          this.#confirmed.push(...group.map(({ position }) => position));
-          this.nudge();
+          for (const { position } of group) this.#confirmed.push(position);
+          this.#markSoon();
         },
         () => this.nudge(),
       );
     }
   }
 
+  #markSoon(): void {
+    if (this.#confirmed.length >= MARK_SIZE) {
+      this.#markDue = true;
+      this.nudge();
+    }
+    this.#markTimer ??= setTimeout(() => {
+      this.#markTimer = undefined;
+      this.#markDue = true;
+      this.nudge();
+    }, MARK_MS);
+  }
+
+  /** The confirmed rows whose time has come. */
+  #markable(): readonly number[] {
+    return this.#markDue ? this.#confirmed.slice(0, MARK_SIZE) : [];
+  }
+
+  /** A lost mark publishes again, and the inbox drops the doubles. */
+  #marking(positions: readonly number[]) {
+    const { sql, clock } = this.#options.database;
+    return sql.updateTable("outbox").set({ publish_time: clock.now() }).where("position", "in", positions);
+  }
+
+  #forget(marked: readonly number[]): void {
+    if (marked.length === 0) return;
+    this.#confirmed = this.#confirmed.slice(marked.length);
+    for (const position of marked) this.#underWay.delete(position);
+    this.#markDue = this.#confirmed.length >= MARK_SIZE;
+    if (this.#confirmed.length > 0) this.#markSoon();
+  }
+
   async #mark(): Promise<void> {
-    while (this.#confirmed.length > 0) {
-      const positions = this.#confirmed.slice(0, MARK_SIZE);
-      await this.#options.database.transaction(
-        (tx) => tx.sql.updateTable("outbox").set({ publish_time: tx.now }).where("position", "in", positions).execute(),
-        // A lost mark publishes again, and the inbox drops the doubles.
-        { durable: false },
-      );
-      this.#confirmed = this.#confirmed.slice(positions.length);
-      for (const position of positions) this.#underWay.delete(position);
+    const marked = this.#markable();
+    if (marked.length > 0) {
+      await this.#marking(marked).execute();
+      this.#forget(marked);
     }
   }
 

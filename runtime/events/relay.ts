@@ -58,7 +58,7 @@ export function startRelay(options: RelayOptions): Relay {
   const unlisten = database.onCommit((committed) => {
     if (committed.appended) {
       loop.wake();
-      ahead?.nudge();
+      ahead?.appended();
     }
   });
   return {
