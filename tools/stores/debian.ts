@@ -9,7 +9,8 @@ import path from "node:path";
  * What is unpacked: the programs and libraries. The C library is not: it has to be the one that the machine's own loader belongs to. The rest of what
  * a package depends on is there for its installation.
  */
-const UNPACKED = /^(mariadb-server-core|mariadb-client|mariadb-client-core|redis-server|redis-tools|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
+const UNPACKED =
+  /^(mariadb-server-core|mariadb-client|mariadb-client-core|redis-server|redis-tools|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
 const MAX_FETCH_MS = 10 * 60_000;
 
 /** Why packages cannot be fetched on this machine, as a sentence; undefined where they can. */

@@ -9,10 +9,12 @@ import { ensureDatabase } from "./stores.ts";
 /** The folder inside the data folder. */
 export const KEPT_FOLDER = "stores";
 
+const SEARCH = { variables: { MariaDB: "SOUK_DATABASE_URL", Redis: "SOUK_REDIS_URL" } };
+
 /** Starts a MariaDB and a Redis on this folder, with a database and a user for each service. */
 export async function startKept(folder: string, services: readonly string[]) {
-  const mariadb = await startMariadb({ folder: path.join(folder, "mariadb") });
-  const redis = await startRedis({ folder: path.join(folder, "redis") }).catch(async (error: unknown) => {
+  const mariadb = await startMariadb({ folder: path.join(folder, "mariadb") }, SEARCH);
+  const redis = await startRedis({ folder: path.join(folder, "redis") }, SEARCH).catch(async (error: unknown) => {
     await mariadb.stop();
     throw error;
   });

@@ -31,8 +31,6 @@ interface Wanted {
   readonly debian: string;
   readonly brew: string;
   readonly version: RegExp;
-  /** Names a server of one's own. */
-  readonly variable?: string;
 }
 
 const WANTED: Readonly<Record<Store, Wanted>> = {
@@ -41,7 +39,6 @@ const WANTED: Readonly<Record<Store, Wanted>> = {
     debian: "mariadb-server-core",
     brew: "mariadb",
     version: /Ver (\d+\.\d+\.\d+)-MariaDB/,
-    variable: "SOUK_TEST_MYSQL_URL",
   },
   "MariaDB client": {
     names: ["mariadb"],
@@ -55,9 +52,10 @@ const WANTED: Readonly<Record<Store, Wanted>> = {
     debian: "redis-server",
     brew: "redis",
     version: /v=(\d+\.\d+\.\d+)/,
-    variable: "SOUK_TEST_REDIS_URL",
   },
 };
+
+const TEST_VARIABLES: NonNullable<Search["variables"]> = { MariaDB: "SOUK_TEST_MYSQL_URL", Redis: "SOUK_TEST_REDIS_URL" };
 
 const USUAL_FOLDERS = [
   "/usr/sbin",
@@ -80,6 +78,8 @@ export interface Search {
   readonly folders?: readonly string[];
   /** Where what is fetched is kept; the user's cache unless given. */
   readonly cache?: string;
+  /** The variables that name servers of one's own instead; those of the tests unless given. */
+  readonly variables?: Readonly<Partial<Record<Store, string>>>;
   /** Tells a person about what takes long. */
   readonly say?: (sentence: string) => void;
 }
@@ -104,23 +104,35 @@ export function findProgram(store: Store, search: Search = {}): Program {
   const folders = search.folders ?? [...(process.env.PATH ?? "").split(path.delimiter), ...USUAL_FOLDERS];
   const found = onMachine(store, folders);
   if (found !== undefined) return found;
-  const { cache = storesCache(), say = sayOnError } = search;
-  if (process.platform === "darwin") return fromHomebrew(store, say);
+  const { cache = storesCache(), say = sayOnError, variables = TEST_VARIABLES } = search;
+  const advice = adviceOn(store, variables[store]);
+  if (process.platform === "darwin") return fromHomebrew(store, say, advice);
   const impossible = cannotFetch();
-  if (impossible !== undefined) throw new StoresMissing(`${impossible} ${advice(store)}`);
+  if (impossible !== undefined) throw new StoresMissing(`${impossible} ${advice}`);
   const folder = path.join(cache, `${store.toLowerCase().replace(" ", "-")}-${machineName()}`);
-  return inFolder(store, folder) ?? exclusively(`${folder}.lock`, () => inFolder(store, folder) ?? fetched(store, folder, say));
+  return (
+    inFolder(store, folder) ??
+    exclusively(`${folder}.lock`, () => inFolder(store, folder) ?? fetched({ store, folder, say, advice }))
+  );
 }
 
-function fetched(store: Store, folder: string, say: (sentence: string) => void): Program {
+interface Fetching {
+  readonly store: Store;
+  readonly folder: string;
+  readonly say: (sentence: string) => void;
+  /** What a person can do instead. */
+  readonly advice: string;
+}
+
+function fetched({ store, folder, say, advice }: Fetching): Program {
   say(`${store} is not on this machine; fetching it through apt into ${folder} (once)`);
   mkdirSync(path.dirname(folder), { recursive: true });
   rmSync(folder, { recursive: true, force: true });
   removeLeft(path.dirname(folder), path.basename(folder), ".fetching-");
   const problem = fetchPackages(WANTED[store].debian, folder);
-  if (problem !== undefined) throw new StoresMissing(`${store} could not be fetched: apt says "${problem}". ${advice(store)}`);
+  if (problem !== undefined) throw new StoresMissing(`${store} could not be fetched: apt says "${problem}". ${advice}`);
   const program = inFolder(store, folder);
-  if (program === undefined) throw new StoresMissing(`The ${store} that apt has is too old or does not run here. ${advice(store)}`);
+  if (program === undefined) throw new StoresMissing(`The ${store} that apt has is too old or does not run here. ${advice}`);
   return program;
 }
 
@@ -131,7 +143,7 @@ export function removeLeft(folder: string, name: string, mark: string): void {
   }
 }
 
-function fromHomebrew(store: Store, say: (sentence: string) => void): Program {
+function fromHomebrew(store: Store, say: Fetching["say"], advice: string): Program {
   const { brew } = WANTED[store];
   say(`${store} is not on this machine; running brew install ${brew} (once)`);
   const installed = spawnSync("brew", ["install", "--quiet", brew], {
@@ -140,12 +152,12 @@ function fromHomebrew(store: Store, say: (sentence: string) => void): Program {
   });
   const prefix = spawnSync("brew", ["--prefix", brew], { encoding: "utf8" }).stdout?.trim();
   const program = installed.status === 0 && prefix ? onMachine(store, [path.join(prefix, "bin")]) : undefined;
-  if (program === undefined) throw new StoresMissing(`${installed.stderr ?? ""}\nHomebrew gave no ${store}. ${advice(store)}`);
+  if (program === undefined) throw new StoresMissing(`${installed.stderr ?? ""}\nHomebrew gave no ${store}. ${advice}`);
   return program;
 }
 
-function advice(store: Store): string {
-  const { debian, brew, variable } = WANTED[store];
+function adviceOn(store: Store, variable: string | undefined): string {
+  const { debian, brew } = WANTED[store];
   const [major, minor] = OLDEST[store];
   const instead = variable === undefined ? "" : `, or name a server of your own in ${variable}`;
   return `Install ${store} ${major}.${minor} or newer (on Debian: apt install ${debian}; on macOS: brew install ${brew})${instead}.`;
