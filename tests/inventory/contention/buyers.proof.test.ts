@@ -5,8 +5,6 @@ import { type Contenders, type Contest, checkTables, openContest, PROCESSES, sta
 /** `npm run prove` sets 100. */
 const ROUNDS = Number(process.env.SOUK_PROOF_ROUNDS ?? 3);
 const BUYERS = 512;
-/** What Reserve may take by its policy. */
-const DEADLINE_MS = 3_000;
 
 /** Who won, and how often each reason was given to the others. */
 function outcomeOf(reports: readonly Report[]): { won: string[]; refused: Record<string, number> } {
@@ -74,12 +72,11 @@ describe(`Buyers in ${PROCESSES} processes`, function () {
   async function shop(baskets: number, atOnce: number): Promise<Report[]> {
     const listingIds = await Promise.all(Array.from({ length: 6 }, () => contest.offer(baskets * 3)));
     const reports = await contest.askAll({ kind: "shop", listingIds, baskets, atOnce });
+    // Neither contention nor, after the three seconds that the method's policy gives, DEADLINE_EXCEEDED.
     assert.deepEqual(
       Object.keys(outcomeOf(reports).refused).filter((reason) => reason !== "OUT_OF_STOCK"),
       [],
     );
-    const slowest = Math.max(...reports.map((report) => report.slowestMs));
-    assert.ok(slowest < DEADLINE_MS, `a call took ${slowest} ms`);
     await checkTables(contest.database, reports);
     return reports;
   }

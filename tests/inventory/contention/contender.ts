@@ -35,8 +35,6 @@ export interface Report {
   readonly ended: Readonly<Record<string, string>>;
   /** How often each reason was given. */
   readonly refused: Readonly<Record<string, number>>;
-  /** The longest that a call took. */
-  readonly slowestMs: number;
   /** Transactions that this process has run again so far, after a deadlock or a lock time-out. */
   readonly retries: number;
 }
@@ -67,7 +65,6 @@ class Run {
   readonly won: string[] = [];
   readonly ended: Record<string, string> = {};
   readonly refused: Record<string, number> = {};
-  slowestMs = 0;
 
   constructor(inventory: Client<typeof InventoryService>) {
     this.#inventory = inventory;
@@ -77,7 +74,7 @@ class Run {
   async reserve(lines: readonly { listingId: string; units: number }[]): Promise<string | undefined> {
     const reservationId = newId();
     const expireTime = timestampFromMs(Date.now() + LIFETIME_MS);
-    const made = await this.#timed(() =>
+    const made = await this.#told(() =>
       this.#inventory.reserve({ requestId: newId(), reservationId, lines: [...lines], expireTime }),
     );
     if (made === undefined) return undefined;
@@ -87,7 +84,7 @@ class Run {
 
   async end(reservationId: string, how: "release" | "commit"): Promise<void> {
     const request = { requestId: newId(), reservationId };
-    const reservation = await this.#timed(async () =>
+    const reservation = await this.#told(async () =>
       how === "commit"
         ? (await this.#inventory.commitReservation(request)).reservation
         : (await this.#inventory.releaseReservation(request)).reservation,
@@ -95,16 +92,13 @@ class Run {
     if (reservation !== undefined) this.ended[reservationId] = stateName(reservation.state);
   }
 
-  async #timed<T>(call: () => Promise<T>): Promise<T | undefined> {
-    const begin = performance.now();
+  async #told<T>(call: () => Promise<T>): Promise<T | undefined> {
     try {
       return await call();
     } catch (error) {
       const reason = reasonOf(error) ?? String(error);
       this.refused[reason] = (this.refused[reason] ?? 0) + 1;
       return undefined;
-    } finally {
-      this.slowestMs = Math.max(this.slowestMs, performance.now() - begin);
     }
   }
 }
@@ -136,8 +130,8 @@ async function answer(place: Place, ask: Ask): Promise<Report> {
     };
     await Promise.all(Array.from({ length: ask.atOnce }, shopper));
   }
-  const { won, ended, refused, slowestMs } = run;
-  return { won, ended, refused, slowestMs, retries };
+  const { won, ended, refused } = run;
+  return { won, ended, refused, retries };
 }
 
 function basketOf(listingIds: readonly string[]): { listingId: string; units: number }[] {
