@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { findProgram } from "../../tools/stores/programs.ts";
+import { pathWithCurl } from "../support/curl.ts";
 import { ROOT } from "../support/process.ts";
 
 /** A section of docs/operations.md by its heading, up to the next heading of any level. */
@@ -23,7 +24,7 @@ export function quotedIn(heading: string): string {
   return sentence;
 }
 
-/** The search path with MariaDB's client and this Node first; a client that was fetched is told where its libraries are. */
+/** The search path with MariaDB's client and this Node first, and a curl; a client that was fetched is told where its libraries are. */
 export function pathWithClient(folder: string): string {
   const { file, env } = findProgram("MariaDB client");
   const bin = join(folder, "bin");
@@ -33,7 +34,7 @@ export function pathWithClient(folder: string): string {
     writeFileSync(join(bin, name), `#!/bin/sh\n${settings.join(" ")} exec '${join(dirname(file), name)}' "$@"\n`);
     chmodSync(join(bin, name), 0o755);
   }
-  return [bin, dirname(process.execPath), process.env.PATH].join(delimiter);
+  return [bin, pathWithCurl(folder)].join(delimiter);
 }
 
 /** A home folder whose .my.cnf leads the client to a server as its administrator. */
