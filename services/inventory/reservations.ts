@@ -18,7 +18,7 @@ import {
   RESERVATION_RELEASED,
 } from "./errors.ts";
 import { type EndState, statesBefore } from "./states.ts";
-import { inKeyOrder, type Line, loadStock, moveUnits, tellStock } from "./stock.ts";
+import { inKeyOrder, type Line, moveAll } from "./stock.ts";
 
 /** The job that gives the units of a reservation back when its time has run out. Its key is the reservation's id. */
 export const EXPIRE_JOB = "inventory.expire";
@@ -53,14 +53,21 @@ export function wantedOf(request: ReserveRequest): Wanted {
 
 /** The reservation with its lines; undefined when there is none. */
 export async function loadReservation(sql: Kysely<InventoryTables>, reservationId: string): Promise<Reserved | undefined> {
-  const rows = await sql
+  return reservedOf(await reservationOf(sql, reservationId).execute());
+}
+
+function reservationOf(sql: Kysely<InventoryTables>, reservationId: string) {
+  return sql
     .selectFrom("reservation as r")
     .leftJoin("reservation_line as l", "l.reservation_id", "r.reservation_id")
     .selectAll("r")
     .select(["l.listing_id", "l.units"])
     .where("r.reservation_id", "=", reservationId)
-    .orderBy("l.listing_id")
-    .execute();
+    .orderBy("l.listing_id");
+}
+
+/** A reservation and its lines as one row for each line; one without lines as a row without. */
+function reservedOf(rows: readonly (ReservationRow & { listing_id: string | null; units: number | null })[]): Reserved | undefined {
   const [first] = rows;
   if (first === undefined) {
     return undefined;
@@ -119,18 +126,12 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
   }
   requireLifetime(expireTime, tx.now);
   // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
-  for (const line of lines) {
-    if (!(await moveUnits(tx, "reserve", line))) {
-      failLacking({ line, availableUnits: (await loadStock(tx.sql, [line.listingId]))[0]?.available_units });
-    }
+  const lacking = await moveAll(tx, "reserve", lines, reservationId);
+  if (lacking !== undefined) {
+    failLacking({ line: lacking.line, availableUnits: lacking.stock?.available_units });
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
-  await tx.sql.insertInto("reservation_line").values(rows).execute();
-  await tellStock(
-    tx,
-    lines.map((line) => line.listingId),
-    reservationId,
-  );
+  await tx.later(tx.sql.insertInto("reservation_line").values(rows));
   tx.schedule({ kind: EXPIRE_JOB, key: reservationId, dueTime: expireTime });
   return { row, lines };
 }
@@ -200,19 +201,13 @@ async function end(tx: InventoryTransaction, reservationId: string, state: EndSt
   if (state !== "RELEASED") {
     ending = ending.where("expire_time", state === "COMMITTED" ? ">" : "<=", tx.now);
   }
-  const result = await ending.executeTakeFirst();
-  const reserved = await loadReservation(tx.sql, reservationId);
-  if (reserved !== undefined && result.numUpdatedRows === 1n) {
-    for (const line of reserved.lines) {
-      if (!(await moveUnits(tx, state === "COMMITTED" ? "commit" : "give back", line))) {
-        throw new Error(`the stock of listing ${line.listingId} has fewer reserved units than reservation ${reservationId}.`);
-      }
+  const [{ changed }, { rows }] = await tx.together(ending, reservationOf(tx.sql, reservationId));
+  const reserved = reservedOf(rows);
+  if (reserved !== undefined && changed === 1n) {
+    const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", reserved.lines, reservationId);
+    if (lacking !== undefined) {
+      throw new Error(`the stock of listing ${lacking.line.listingId} has fewer reserved units than reservation ${reservationId}.`);
     }
-    await tellStock(
-      tx,
-      reserved.lines.map((line) => line.listingId),
-      reservationId,
-    );
     if (state !== "EXPIRED") {
       tx.unschedule({ kind: EXPIRE_JOB, key: reservationId });
     }

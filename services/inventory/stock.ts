@@ -48,15 +48,41 @@ export function inKeyOrder<L extends Line>(lines: readonly L[]): L[] {
  * Moves units of one listing from one counter to another: one conditional update. False: it has not got them there, and nothing has
  * changed. At READ COMMITTED the update waits for another writer of the row and then looks at what that one left.
  */
-export async function moveUnits(tx: InventoryTransaction, move: Move, { listingId, units }: Line): Promise<boolean> {
+export async function moveUnits(tx: InventoryTransaction, move: Move, line: Line): Promise<boolean> {
+  const [{ changed }] = await tx.together(moving(tx, move, line));
+  return changed === 1n;
+}
+
+/**
+ * Moves the units of every line, in this order, and tells the units that are left; `reservationId` is what moves them. Gives the first line that lacks units, with
+ * its stock if it has any: nothing may be kept of the transaction then.
+ */
+export async function moveAll(
+  tx: InventoryTransaction,
+  move: Move,
+  lines: readonly Line[],
+  reservationId: string,
+): Promise<{ line: Line; stock: StockRow | undefined } | undefined> {
+  const ids = lines.map((line) => line.listingId);
+  const outcomes = await tx.together(...lines.map((line) => moving(tx, move, line)), stockOf(tx.sql, ids));
+  const rows = (outcomes.at(-1)?.rows ?? []) as StockRow[];
+  const lacking = lines.find((_, index) => outcomes[index]?.changed !== 1n);
+  if (lacking !== undefined) {
+    return { line: lacking, stock: rows.find((row) => row.listing_id === lacking.listingId) };
+  }
+  for (const row of rows) {
+    tell(tx, row, reservationId);
+  }
+  return undefined;
+}
+
+function moving(tx: InventoryTransaction, move: Move, { listingId, units }: Line) {
   const [from, to] = moves[move];
-  const result = await tx.sql
+  return tx.sql
     .updateTable("stock")
     .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units) }))
     .where("listing_id", "=", listingId)
-    .where(from, ">=", units)
-    .executeTakeFirst();
-  return result.numUpdatedRows === 1n;
+    .where(from, ">=", units);
 }
 
 /** Tells the units of listings as they are now; `reservationId` is what changed them, empty for the seller. Their rows are locked by this transaction. */
@@ -68,7 +94,11 @@ export async function tellStock(tx: InventoryTransaction, listingIds: readonly s
 
 /** The stock of the listings that have some, in no order. */
 export function loadStock(sql: Kysely<InventoryTables>, listingIds: readonly string[]): Promise<StockRow[]> {
-  return sql.selectFrom("stock").selectAll().where("listing_id", "in", listingIds).execute();
+  return stockOf(sql, listingIds).execute();
+}
+
+function stockOf(sql: Kysely<InventoryTables>, listingIds: readonly string[]) {
+  return sql.selectFrom("stock").selectAll().where("listing_id", "in", listingIds);
 }
 
 /** Sets the units of a seller's listings, each listing once; all or none. Tells those that changed. Gives the rows in no order. */
