@@ -109,6 +109,17 @@ overBothTransports(
       await refused(other, "REQUEST_ID_REUSED", Code.AlreadyExists);
     });
 
+    it("that were refused are decided anew when they are repeated", async () => {
+      const a = await offered(1);
+      const first = await reserved([a, 1]);
+      const [reservationId, requestId] = [newId(), newId()];
+      await refused(reserve(order(), house.clock, reservationId, [[a, 1]], { requestId }), "OUT_OF_STOCK");
+      await release(first);
+      const { reservation } = await reserve(order(), house.clock, reservationId, [[a, 1]], { requestId });
+      assert.equal(reservation?.state, PENDING);
+      assert.deepEqual((await reserve(order(), house.clock, reservationId, [[a, 1]], { requestId })).reservation, reservation);
+    });
+
     it("are committed once and for good", async () => {
       const a = await offered(2);
       const reservationId = await reserved([a, 2]);
