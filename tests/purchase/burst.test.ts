@@ -12,7 +12,8 @@ import { type TestMarketplace, testMarketplace } from "../support/marketplace.ts
 const BUYERS = testStore === "sqlite" ? 260 : 120;
 const price = { currencyCode: "USD", amountMinor: 1250n };
 
-describe("Many purchases at the same moment in one process", () => {
+describe("Many purchases at the same moment in one process", function () {
+  this.timeout(60_000);
   let market: TestMarketplace;
   before(async () => {
     market = await testMarketplace({ going: true });
@@ -31,15 +32,17 @@ describe("Many purchases at the same moment in one process", () => {
   /** Gives what places an order of a new buyer. */
   async function readyToBuy(listingId: string) {
     const buyer = { account: newId() };
-    const place = { recipient: "Ben", lines: ["1 Long Road"], city: "Springfield", postalCode: "97477", countryCode: "US" };
-    const { address } = await market.as(buyer, AccountService).createAddress({ requestId: newId(), ...place });
+    const home = { recipient: "Ben", lines: ["1 Long Road"], city: "Springfield", postalCode: "97477", countryCode: "US" };
+    const { address } = await market.as(buyer, AccountService).createAddress({ requestId: newId(), ...home });
     const request = {
       requestId: newId(),
       lines: [{ listingId, unitPrice: price }],
       addressId: address?.addressId ?? "",
       paymentMethodToken: "tok_approved",
     };
-    return () => market.as(buyer, OrderService).placeOrder(request);
+    const place = () => market.as(buyer, OrderService).placeOrder(request);
+    // A purchase that outlasts the call goes on, and a repeat gets its outcome. On a busy machine that happens.
+    return () => place().catch((error: unknown) => (reasonOf(error) === "DEADLINE_EXCEEDED" ? place() : Promise.reject(error)));
   }
 
   /** Places an order for each of so many buyers at once. Gives how many were paid, and each refusal. */
