@@ -61,7 +61,7 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
 
 /** Bounds of one transaction. */
 export interface TransactionOptions {
-  /** Real milliseconds since the epoch; 30 s from now unless given. Nothing begins and nothing is committed after it. */
+  /** Real milliseconds since the epoch; 30 s from now unless given. Nothing begins after it, and no commit is sent; one that was sent is heard out. */
   deadline?: number;
   /** Ends waiting, and refuses the commit. */
   signal?: AbortSignal;
