@@ -255,7 +255,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
 
   #exact(rows: Record<string, unknown>[], fields: readonly FieldPacket[]): Record<string, unknown>[] {
     for (const field of fields) {
-      const convert = converterOf(field, this.#options.isBigInt(field.name));
+      const convert = converterOf(field, this.#options.isBigInt);
       if (convert !== undefined) {
         for (const row of rows) {
           const value = row[field.name];
@@ -311,10 +311,11 @@ const SMALL_INTEGERS: ReadonlySet<number | undefined> = new Set([1, 2, 3, 9]);
 const BYTES: ReadonlySet<number | undefined> = new Set([249, 250, 251, 252, 253, 254]);
 const BINARY_CHARSET = 63;
 
-function converterOf(field: FieldPacket, exact: boolean): ((value: unknown) => unknown) | undefined {
+/** `isBigInt` is asked only where it matters: most columns are text. */
+function converterOf(field: FieldPacket, isBigInt: IsBigInt): ((value: unknown) => unknown) | undefined {
   const { columnType } = field;
   if (columnType === LONGLONG || (columnType === NEWDECIMAL && field.decimals === 0)) {
-    return exact
+    return isBigInt(field.name)
       ? (value) => BigInt(value as string)
       : columnType === LONGLONG
         ? wide
@@ -324,7 +325,7 @@ function converterOf(field: FieldPacket, exact: boolean): ((value: unknown) => u
     return Number;
   }
   if (SMALL_INTEGERS.has(columnType)) {
-    return exact ? (value) => BigInt(value as number) : undefined;
+    return isBigInt(field.name) ? (value) => BigInt(value as number) : undefined;
   }
   if (BYTES.has(columnType) && field.characterSet === BINARY_CHARSET) {
     return plainBytes;

@@ -68,24 +68,25 @@ export function catalogReads(
   });
   const view = publicView(database, openCacheStore, read);
 
-  /** What the caller may see of the listings, by id. */
-  const visible = async (call: Call, listingIds: readonly string[]): Promise<Map<string, Listing>> => {
-    const found = new Map<string, Listing>();
-    let fromTable = listingIds;
-    if (!isService(call) && !isOperator(call)) {
-      const account = accountIfAny(call);
-      const own: string[] = [];
-      for (const [index, listing] of (await view.get(listingIds)).entries()) {
-        const listingId = listingIds[index] as string;
-        if (listing.sellerId === account) own.push(listingId);
-        else if (isShown(listing)) found.set(listingId, listing);
-      }
-      fromTable = own;
-    }
-    if (fromTable.length > 0) {
-      for (const row of await read(fromTable)) found.set(row.listing_id, toListing(row));
-    }
-    return found;
+  const fromTable = async (listingIds: readonly string[]): Promise<readonly (Listing | undefined)[]> => {
+    const rows = await read(listingIds);
+    if (listingIds.length === 1) return rows.map(toListing);
+    const byId = new Map(rows.map((row) => [row.listing_id, row]));
+    return listingIds.map((listingId) => {
+      const row = byId.get(listingId);
+      return row && toListing(row);
+    });
+  };
+
+  /** What the caller may see of the listings, in the order of the ids. */
+  const visible = async (call: Call, listingIds: readonly string[]): Promise<readonly (Listing | undefined)[]> => {
+    if (isService(call) || isOperator(call)) return fromTable(listingIds);
+    const account = accountIfAny(call);
+    const seen = await view.get(listingIds);
+    const ownIds = listingIds.filter((_, index) => seen[index]?.sellerId === account);
+    const own = ownIds.length === 0 ? [] : await fromTable(ownIds);
+    let next = 0;
+    return seen.map((listing) => (listing.sellerId === account ? own[next++] : isShown(listing) ? listing : undefined));
   };
 
   return {
@@ -95,7 +96,7 @@ export function catalogReads(
 
     /** One listing, by the primary key. */
     async getListing(call: Call, listingId: string): Promise<Listing> {
-      const listing = (await visible(call, [listingId])).get(listingId);
+      const [listing] = await visible(call, [listingId]);
       return listing ?? fail(LISTING_NOT_FOUND, { metadata: { listing_id: listingId } });
     },
 
@@ -103,11 +104,11 @@ export function catalogReads(
       call: Call,
       request: BatchGetListingsRequest,
     ): Promise<MessageInitShape<typeof BatchGetListingsResponseSchema>> {
-      const found = await visible(call, [...new Set(request.listingIds)]);
+      const found = await visible(call, request.listingIds);
       const listings: Listing[] = [];
       const missingListingIds: string[] = [];
-      for (const listingId of request.listingIds) {
-        const listing = found.get(listingId);
+      for (const [index, listingId] of request.listingIds.entries()) {
+        const listing = found[index];
         if (listing === undefined) {
           missingListingIds.push(listingId);
         } else {
