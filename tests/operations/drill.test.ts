@@ -60,6 +60,15 @@ describe("the drill of docs/operations.md", function () {
     await restored.stop();
   });
 
+  it("is preceded by the page's lines about tables, which leave those of this version alone", async () => {
+    const lines = (await drill.upgrade()).split("\n");
+    assert.ok(
+      lines.some((line) => /^payment +0001-ledger +done /.test(line)),
+      lines.join("\n"),
+    );
+    assert.ok(lines.includes("payment: up to date"), lines.join("\n"));
+  });
+
   it("says in the page's words when the processor's books are newer than the snapshot", async () => {
     const later = await drill.backUp("later");
     rmSync(join(later, "souk.sql"));

@@ -40,6 +40,8 @@ export interface Drill {
   loseRedis(): Promise<void>;
   /** Backs the first up by the page's lines; gives the folder. */
   backUp(name: string): Promise<string>;
+  /** Runs the page's lines about tables on the first; gives what they print. */
+  upgrade(): Promise<string>;
   /** Restores a backup on the second by the page's lines, and starts it. */
   restore(backup: string): Promise<Restored>;
   close(): Promise<void>;
@@ -59,6 +61,7 @@ export async function openDrill(): Promise<Drill> {
   const [save = ""] = shellOf("## Backup and restore");
   const [restoring = "", starting = "", checking = ""] = shellOf("### The drill");
   const children: ChildProcess[] = [];
+  const [upgrading = ""] = shellOf("## Upgrades");
   const keys = await loadOrCreateKeys(join(dataDir, "keys"));
   await shell(users, firstPerson);
   const urlOn = (port: number) => `mariadb://souk_{service}:${PASSWORD}@127.0.0.1:${port}/souk_{service}`;
@@ -75,6 +78,7 @@ export async function openDrill(): Promise<Drill> {
       await shell(save, { ...firstPerson, BACKUP: backup });
       return backup;
     },
+    upgrade: () => shell(upgrading, { ...firstPerson, SOUK_DATABASE_URL: urlOn(first.port) }),
     async restore(backup) {
       await emptied(otherRedis.url);
       const settings = {
