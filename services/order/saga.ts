@@ -103,6 +103,8 @@ export interface Sagas {
 
 /** Another runner has taken the order over: this one must not write any more. */
 class LeaseLost extends Error {}
+/** A step that is new to this runner is written already. */
+class StepThere extends Error {}
 /** The saga waits for somebody outside. */
 class Parked extends Error {}
 /** Going back: there is nothing further that was begun. */
@@ -365,21 +367,31 @@ class Run implements Saga {
     { last = false, later = false, again = () => false }: { last?: boolean; later?: boolean; again?: () => boolean } = {},
   ): Promise<void> {
     const rows = [...this.#unwritten];
-    await this.#options.database.transaction(async (tx) => {
-      const held = fence(tx, this.#orderId, this.#owner, { release: last });
-      const [{ changed }] = await tx.together(held, ...rows.map((row) => writeStep(tx, row))).catch((error: unknown) => {
-        // Only who took the order over can have written a step that is new to us.
-        throw isUniqueViolation(error) ? new LeaseLost() : error;
+    const write = () =>
+      this.#options.database.transaction(async (tx) => {
+        const held = fence(tx, this.#orderId, this.#owner, { release: last });
+        const [{ changed }] = await tx.together(held, ...rows.map((row) => writeStep(tx, row))).catch((error: unknown) => {
+          throw isUniqueViolation(error) ? new StepThere() : error;
+        });
+        if (changed !== 1n) {
+          throw new LeaseLost();
+        }
+        await change(tx);
+        if (again()) {
+          tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
+        } else if (last && !later) {
+          tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
+        }
       });
-      if (changed !== 1n) {
-        throw new LeaseLost();
+    await write().catch((error: unknown) => {
+      if (!(error instanceof StepThere)) {
+        throw error;
       }
-      await change(tx);
-      if (again()) {
-        tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
-      } else if (last && !later) {
-        tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
+      // By who took the order over, or by our own write before this, whose commit we did not hear of. The lease tells which.
+      for (const row of rows) {
+        row.stored = true;
       }
+      return write();
     });
     for (const row of rows) {
       row.stored = true;

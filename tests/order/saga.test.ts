@@ -281,6 +281,24 @@ describe("A saga", () => {
     assert.equal(await shop.state(), "PAID");
   });
 
+  for (let atWrite = 2; atWrite <= 5; atWrite++) {
+    it(`goes on in its job when the job's write ${atWrite} was committed and nobody heard of it`, async () => {
+      await open();
+      await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
+      await shop.database.transaction(async (tx) => tx.schedule({ kind: "order.saga", key: shop.orderId, dueTime: tx.now }));
+      const sagas = shop.process({ atWrite, when: "after", revives: true });
+      const driving = createDriving({ database: shop.database, sagas, log: quietLog });
+      const jobs = startJobs({ database: shop.database, handlers: driving.jobs });
+      for (let tries = 0; tries < 5; tries++) {
+        await jobs.runDue();
+        shop.clock.advance(31_000);
+      }
+      await jobs.stop();
+      assert.equal(await shop.state(), "PAID");
+      assert.deepEqual(things(), allDone);
+    });
+  }
+
   it("takes back a step that is tried again after a refusal which could not be written", async () => {
     await open();
     shop.world.faults.set("one", { fault: "refusal" });
