@@ -93,7 +93,7 @@ for (const { store, emptyPlace } of [
 
     it("that only a newer program knows are left alone: it runs beside the older one, which takes none of them back", async () => {
       const newer = await open(both);
-      const older = await open(potMigrations);
+      const older = await open(potMigrations, false);
       assert.equal(await count(older.sql, "pot"), 0);
       assert.deepEqual((await statesOf(potMigrations)).at(-1), "pots/0002-spout unknown");
       const migrations = await look(potMigrations);
@@ -161,14 +161,16 @@ describe("npm run migrate", function () {
       env: { ...process.env, SOUK_DATABASE_URL: place.url },
       stdio: ["ignore", "pipe", "pipe"],
     });
-  const ended = async (child: ChildProcess) => {
+  /** All that it says, until it ends by itself, or by a signal once it has said `until`. */
+  const ended = async (child: ChildProcess, until?: string) => {
     let out = "";
-    child.stdout?.on("data", (chunk: Buffer) => {
+    const take = (chunk: Buffer) => {
+      const before = out;
       out += chunk;
-    });
-    child.stderr?.on("data", (chunk: Buffer) => {
-      out += chunk;
-    });
+      if (until !== undefined && out.includes(until) && !before.includes(until)) child.kill("SIGTERM");
+    };
+    child.stdout?.on("data", take);
+    child.stderr?.on("data", take);
     const [code] = await once(child, "close");
     return { code, out };
   };
@@ -189,6 +191,28 @@ describe("npm run migrate", function () {
     const rows = status.out.trim().split("\n").slice(1);
     assert.ok(rows.length >= 2 * SERVICES.length);
     for (const row of rows) assert.match(row, / done +\d{4}-\d\d-\d\dT/);
+  });
+
+  it("is what a start asks for that may not change tables, and after it the start goes on", async () => {
+    const folder = temporaryFolder();
+    const serve = () =>
+      spawn(
+        process.execPath,
+        ["--disable-warning=ExperimentalWarning", "services/main.ts", "--port", "0", "--log-format", "json"],
+        {
+          cwd: ROOT,
+          env: { ...process.env, SOUK_DATABASE_URL: place.url, SOUK_DATA_DIR: folder.path, SOUK_MIGRATE: "false" },
+          stdio: ["ignore", "pipe", "pipe"],
+        },
+      );
+    const refused = await ended(serve());
+    assert.equal(refused.code, 1);
+    assert.match(refused.out, /^the tables of "\w+" are older than this program: .*npm run migrate -- up \w+\n$/);
+    assert.equal((await ended(start("up"))).code, 0);
+    const { code, out } = await ended(serve(), '"msg":"ready"');
+    assert.equal(code, 0, out);
+    assert.match(out, /"msg":"ready"/);
+    folder.remove();
   });
 
   it("says in one sentence what is wrong with its arguments", () => {
