@@ -7,7 +7,7 @@ import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_p
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { connectAs } from "../tools/identity.ts";
-import { type Production, startProduction } from "./production.ts";
+import { type Production, startProduction, type Usage } from "./production.ts";
 
 const PRICE = { currencyCode: "USD", amountMinor: 5000n };
 const CONCURRENCY = 8;
@@ -17,6 +17,8 @@ interface Sample {
   readonly databaseUs: number;
   readonly redisUs: number;
   readonly perSecond: number;
+  /** Processor time of all of them in a second in which nobody buys. */
+  readonly restUs: number;
 }
 
 interface Subject {
@@ -28,6 +30,7 @@ interface Subject {
 async function measure(production: Production, subject: Subject, calls: number): Promise<Sample> {
   await subject.prepare?.(calls);
   await production.idle();
+  const atRest = await restOf(production);
   const before = await production.usage();
   const startTime = performance.now();
   let next = 0;
@@ -38,12 +41,26 @@ async function measure(production: Production, subject: Subject, calls: number):
   const seconds = (performance.now() - startTime) / 1000;
   await production.idle();
   const after = await production.usage();
+  const elapsed = (performance.now() - startTime) / 1000;
+  const spent = (part: keyof Usage) => ((after[part] ?? 0) - (before[part] ?? 0) - atRest[part] * elapsed) / calls;
   return {
-    processUs: (after.processUs - before.processUs) / calls,
-    databaseUs: ((after.databaseUs ?? 0) - (before.databaseUs ?? 0)) / calls,
-    redisUs: ((after.redisUs ?? 0) - (before.redisUs ?? 0)) / calls,
+    processUs: spent("processUs"),
+    databaseUs: spent("databaseUs"),
+    redisUs: spent("redisUs"),
     perSecond: calls / seconds,
+    restUs: atRest.processUs + atRest.databaseUs + atRest.redisUs,
   };
+}
+
+const REST_MS = 2_000;
+
+/** What all of them spend in a second while nobody buys: relays, jobs and consumers look for work. Counted apart. */
+async function restOf(production: Production): Promise<Record<keyof Usage, number>> {
+  const before = await production.usage();
+  await new Promise((resolve) => setTimeout(resolve, REST_MS));
+  const after = await production.usage();
+  const perSecond = (part: keyof Usage) => (((after[part] ?? 0) - (before[part] ?? 0)) * 1000) / REST_MS;
+  return { processUs: perSecond("processUs"), databaseUs: perSecond("databaseUs"), redisUs: perSecond("redisUs") };
 }
 
 async function subjectsOf({ url, floorUrl, tokens }: Production): Promise<Subject[]> {
@@ -118,14 +135,19 @@ function report(samples: ReadonlyMap<string, Sample[]>): void {
         ]),
     );
   }
+  const rest = [...samples.values()].flat().map((sample) => sample.restUs);
+  console.log(`\nat rest, not counted above: ${(median(rest) / 1000).toFixed(0)} ms a second of all three together`);
 }
 
-/** Runs the benchmark. `SOUK_BENCH_CALLS` purchases a round (200), `SOUK_BENCH_PROFILE` names a folder for the profile of the server's process. */
+/**
+ * Runs the benchmark. `SOUK_BENCH_CALLS` purchases a round (200), `SOUK_BENCH_PROFILE` names a folder for the profile of the server's
+ * process, `SOUK_BENCH_ALONE` leaves out relays, consumers and jobs: what the call does itself.
+ */
 export async function purchase({ rounds }: { rounds: number }): Promise<void> {
   const calls = Number(process.env.SOUK_BENCH_CALLS ?? 200);
   const profile = process.env.SOUK_BENCH_PROFILE;
   const production = await startProduction({
-    started: true,
+    started: process.env.SOUK_BENCH_ALONE === undefined,
     execArgv: [...process.execArgv, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
   });
   try {
