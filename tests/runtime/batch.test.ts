@@ -1,0 +1,76 @@
+import assert from "node:assert/strict";
+import type { Database } from "#runtime/database/database.ts";
+import { isUniqueViolation } from "#runtime/database/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import { memoryDatabase } from "../support/database.ts";
+import { Pot, pot, potMigrations } from "./pots.ts";
+
+describe("statements of one transaction", () => {
+  let database: Awaited<ReturnType<typeof open>>;
+  const open = async () => (await memoryDatabase([Pot], potMigrations)).database;
+  const ids = async () => (await database.sql.selectFrom("pot").select("pot_id").execute()).map((row) => row.pot_id);
+
+  beforeEach(async () => {
+    database = await open();
+  });
+  afterEach(() => (database as Database).close());
+
+  it("that go together give what came of each, in their order", async () => {
+    const id = newId();
+    const [inserted, found, gone] = await database.transaction((tx) =>
+      tx.together(
+        tx.sql.insertInto("pot").values(pot(id)),
+        tx.sql.selectFrom("pot").select("pot_id"),
+        tx.sql.deleteFrom("pot").where("pot_id", "=", newId()),
+      ),
+    );
+    assert.equal(inserted.changed, 1n);
+    assert.deepEqual(
+      found.rows.map((row) => row.pot_id),
+      [id],
+    );
+    assert.equal(gone.changed, 0n);
+  });
+
+  it("that were put off are there for the next one and after the commit", async () => {
+    const [a, b] = [newId(), newId()];
+    const seen = await database.transaction(async (tx) => {
+      await tx.later(tx.sql.insertInto("pot").values(pot(a)));
+      const rows = await tx.sql.selectFrom("pot").select("pot_id").execute();
+      await tx.later(tx.sql.insertInto("pot").values(pot(b)));
+      return rows.map((row) => row.pot_id);
+    });
+    assert.deepEqual(seen, [a]);
+    assert.deepEqual((await ids()).sort(), [a, b].sort());
+  });
+
+  it("that were put off and fail undo all, and are not taken for the conflict of who came after", async () => {
+    const id = newId();
+    await database.transaction(async (tx) => tx.later(tx.sql.insertInto("pot").values(pot(id))));
+    let met: unknown;
+    await assert.rejects(
+      database.transaction(async (tx) => {
+        await tx.sql.insertInto("pot").values(pot(newId())).execute();
+        await tx.later(tx.sql.insertInto("pot").values(pot(id)));
+        try {
+          await tx.sql.insertInto("pot").values(pot(newId())).execute();
+        } catch (error) {
+          met = error;
+          throw error;
+        }
+      }),
+    );
+    assert.ok(!isUniqueViolation(met));
+    assert.deepEqual(await ids(), [id]);
+  });
+
+  it("are undone when the work fails, whether they were sent or put off", async () => {
+    const work = database.transaction(async (tx) => {
+      await tx.sql.insertInto("pot").values(pot(newId())).execute();
+      await tx.later(tx.sql.insertInto("pot").values(pot(newId())));
+      throw new Error("no");
+    });
+    await assert.rejects(work, /^Error: no$/);
+    assert.deepEqual(await ids(), []);
+  });
+});
