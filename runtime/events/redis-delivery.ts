@@ -166,6 +166,8 @@ export class RedisDelivery {
     }
     const { members, leases } = keysOf(this.#group);
     const flag = mayGiveBack ? 1 : 0;
+    // Whatever is taken after this may be of a stream that another held: one connection keeps the order.
+    this.#all = true;
     const held = await scripts.balance(leases.length + 1, members, ...leases, this.#owner, leaseMs, flag, channel);
     this.#held = (held as number[]).length;
   }
@@ -217,6 +219,7 @@ export class RedisDelivery {
   async #take(): Promise<Entry[]> {
     const { scripts, keysOf } = this.#options;
     const all = this.#all;
+    this.#all = false;
     const leases = keysOf(this.#group).leases;
     const heard = this.#options.streams.map((stream, index) => ({ stream, lease: leases[index] as string }));
     const from = all ? heard : heard.filter(({ stream }) => this.#heard.has(stream));
@@ -237,7 +240,7 @@ export class RedisDelivery {
         entries.push({ stream, id: id.toString(), event: wanted ? fromBinary(EventSchema, event) : undefined });
       }
     }
-    this.#all = all && entries.length > 0;
+    if (all && entries.length > 0) this.#all = true;
     return entries;
   }
 
