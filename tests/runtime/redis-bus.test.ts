@@ -189,6 +189,43 @@ describe("the bus on Redis", () => {
     checkAll(applied, 400, 10);
   });
 
+  it("hands what a dead process held to one that is busy meanwhile, before anything newer", async () => {
+    const { consumer, applied } = await sink("test.busy");
+    const relay = relayTo(await open(["test.busy"]));
+    const [entered, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const busy = await open(["test.busy"]);
+    busy.subscribe({
+      ...consumer,
+      async handle(events) {
+        entered.resolve();
+        await gate.promise;
+        await consumer.handle(events);
+      },
+    });
+    const program = join(import.meta.dirname, "dying-consumer.ts");
+    const dying = spawn(process.execPath, [program, url, prefix, "test.busy"], { stdio: ["ignore", "pipe", "inherit"] });
+    const client = openRedis({ url, log: quietLog, name: "probe" });
+    ends.push(async () => client.disconnect());
+    ends.push(async () => dying.kill("SIGKILL"));
+    await redisReady(client, 10_000);
+    const leases = Array.from({ length: 16 }, (_, partition) => `${prefix}:${partition}:lease:test.busy`);
+    const owners = async () => (await client.mget(...leases)).filter((owner) => owner !== null);
+    await until(async () => {
+      const held = Object.values(Object.groupBy(await owners(), (owner) => owner));
+      return held.length === 2 && held.every((each) => each?.length === 8);
+    });
+    await append(source, 200, 10);
+    await Promise.all([entered.promise, once(dying.stdout, "data")]);
+    dying.kill("SIGKILL");
+    await until(async () => new Set(await owners()).size === 1);
+    await sleep(500);
+    await append(source, 200, 10);
+    await sleep(300);
+    gate.resolve();
+    await relay.drain();
+    checkAll(applied, 400, 10);
+  });
+
   it("begins again when a consumer cannot take events, and in order", async () => {
     const { consumer, applied } = await sink("test.flaky");
     let tries = 0;
