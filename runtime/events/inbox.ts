@@ -321,6 +321,7 @@ function isOutside(error: unknown): boolean {
   return (
     isContention(error) ||
     reasonOf(error) === "DEADLINE_EXCEEDED" ||
+    reasonOf(error) === "UNAVAILABLE" ||
     /database is not open|driver has already been destroyed/.test(message)
   );
 }

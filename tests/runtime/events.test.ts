@@ -6,7 +6,7 @@ import type { ManualClock } from "#runtime/clock.ts";
 import type { Database, TablesOf } from "#runtime/database/database.ts";
 import { discardDeadLetter, listDeadLetters, retryDeadLetter } from "#runtime/database/dead-letters.ts";
 import type { Transaction } from "#runtime/database/transaction.ts";
-import { DEADLINE_EXCEEDED, fail, reason, reasonOf } from "#runtime/errors.ts";
+import { DEADLINE_EXCEEDED, fail, failure, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { type Bus, inProcessBus, type Subscription } from "#runtime/events/bus.ts";
 import { inboxConsumer, on } from "#runtime/events/inbox.ts";
 import { startRelay } from "#runtime/events/relay.ts";
@@ -370,6 +370,28 @@ describe("the inbox", () => {
     });
     await slow.handle(await eventsOf(["a", "1", "2", "3"]));
     assert.deepEqual(await applied(), ["a1", "a2", "a3"]);
+  });
+
+  it("blames no event for a server that was out of reach meanwhile", async () => {
+    let lost = 0;
+    const flaky = Object.assign(Object.create(sink) as Database<Tables>, {
+      transaction: (...given: Parameters<Database<Tables>["transaction"]>) =>
+        lost-- > 0 ? Promise.reject(failure(UNAVAILABLE)) : sink.transaction(...given),
+    });
+    const away = inboxConsumer({
+      database: flaky,
+      name: "sink.away",
+      on: [
+        on(StockChangedSchema, async (tx: Transaction<Tables>, _, event) => {
+          tx.em.create(Pot, { potId: nameOf(event), title: "", balanceMinor: 0n, createTime: tx.now, note: null });
+        }),
+      ],
+    });
+    const events = await eventsOf(["a", "1", "2"]);
+    lost = 2;
+    await assert.rejects(away.handle(events), (error) => reasonOf(error) === "UNAVAILABLE");
+    await away.handle(events);
+    assert.deepEqual(await applied(), ["a1", "a2"]);
   });
 
   it("goes on without an event that a person discards", async () => {
