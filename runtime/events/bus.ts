@@ -35,6 +35,8 @@ export interface Subscription {
 export interface Replica {
   /** Which making it is, as it was noted; undefined when there is none. */
   generation(): Promise<string | undefined>;
+  /** The making that was begun last and never noted as done, also by a predecessor that died at it; undefined when there is none. Nobody waits for it then. */
+  unfinished?(): Promise<string | undefined>;
   /** Makes it anew and then notes this generation with it, durably. Events that come meanwhile are handled as ever. Tries until it is done or the process ends. */
   rebuild(generation: string): Promise<void>;
 }

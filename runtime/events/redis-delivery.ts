@@ -96,6 +96,9 @@ export class RedisDelivery {
     await scripts.leave(keys.length, ...keys, this.#owner, channel).catch((error: unknown) => {
       log.debug({ err: error }, "leases not given back; they expire");
     });
+    await this.#forgetUnfinished().catch((error: unknown) => {
+      log.debug({ err: error }, "an unfinished replica is not forgotten; it is dropped when it was silent for long");
+    });
   }
 
   async #run(): Promise<void> {
@@ -196,6 +199,7 @@ export class RedisDelivery {
       if (reply === "HELD" && Date.now() - this.#heldTime < 2 * leaseMs) return false;
     }
     this.#heldTime = undefined;
+    await this.#forgetUnfinished();
     const generation = newId();
     const group = `${consumer}@${generation}`;
     const keys = keysFor(group);
@@ -205,6 +209,14 @@ export class RedisDelivery {
     log.info({ consumer, generation }, "events may have passed unseen: what is made of them is made anew");
     replica.rebuild(generation).catch((error: unknown) => log.error({ consumer, err: error }, "it was not made anew"));
     return true;
+  }
+
+  /** A making that was interrupted is never gone on with: its groups would hold everybody's rows until it was silent for long enough. */
+  async #forgetUnfinished(): Promise<void> {
+    const { scripts, subscription, streams, replicas } = this.#options;
+    const unfinished = await subscription.replica?.unfinished?.();
+    if (unfinished === undefined) return;
+    await scripts.forget(1 + streams.length, replicas, ...streams, `${subscription.consumer}@${unfinished}`);
   }
 
   /** The key that names the process which has a replica. */

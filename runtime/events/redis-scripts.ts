@@ -168,6 +168,11 @@ redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 'OK'`;
 
+/** KEYS replicas, streams…; ARGV replica. Nobody waits for it any more. */
+const FORGET = `
+for i = 2, #KEYS do redis.pcall('XGROUP', 'DESTROY', KEYS[i], ARGV[1]) end
+return redis.call('ZREM', KEYS[1], ARGV[1])`;
+
 /** KEYS replicas, streams…; ARGV how long one may be silent in ms. Drops the replicas that were silent for longer, and gives them. */
 const DROP = `${TIME}
 local gone = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now - ARGV[1]))
@@ -190,6 +195,7 @@ export interface Scripts {
   readonly join: Run;
   readonly beat: Run;
   readonly drop: Run;
+  readonly forget: Run;
   /** Answers in bytes. */
   readonly take: Run;
 }
@@ -210,6 +216,7 @@ export function scriptsOf(client: RedisClient): Scripts {
     join: define("soukJoin", JOIN),
     beat: define("soukBeat", BEAT),
     drop: define("soukDrop", DROP),
+    forget: define("soukForget", FORGET),
     take: define("soukTake", TAKE, "Buffer"),
   };
 }

@@ -15,6 +15,8 @@ const FOLLOW_MS = 2_000;
 export interface IndexNotes {
   /** The bus' name for what this index has heard. */
   readonly generation?: string;
+  /** The bus' name for what the index was last begun anew with, whether it came to its end or not. */
+  readonly begun?: string;
   /** The operators' rebuild that it was last made anew for. */
   readonly reindexId?: string;
 }
@@ -112,7 +114,12 @@ export function indexReplica(deps: { reindex: Reindexing; notes: Notebook; stopp
       following = true;
       return notes.read().generation;
     },
+    async unfinished() {
+      const { begun, generation } = notes.read();
+      return begun === generation ? undefined : begun;
+    },
     async rebuild(generation) {
+      notes.add({ begun: generation });
       if (!isOpen) early = generation;
       const built = isOpen ? build(generation) : open.promise;
       await built.catch((error: unknown) => {

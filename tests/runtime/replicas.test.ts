@@ -27,8 +27,11 @@ type Known = Map<string, bigint>;
 class Index {
   /** What is on its disk. */
   generation: string | undefined;
+  begun: string | undefined;
   known: Known = new Map();
   rebuilds = 0;
+  /** Whether it ends before what it makes anew is done. */
+  dies = false;
   readonly #source: () => Known;
   #bus: Bus | undefined;
 
@@ -45,8 +48,11 @@ class Index {
       handle: async (events) => this.#apply(events),
       replica: {
         generation: async () => this.generation,
+        unfinished: async () => (this.begun === this.generation ? undefined : this.begun),
         rebuild: async (generation) => {
           this.rebuilds++;
+          this.begun = generation;
+          if (this.dies) return;
           this.known = new Map([...this.#source(), ...newer(this.known, this.#source())]);
           this.generation = generation;
         },
@@ -99,7 +105,7 @@ describe("replicas on the bus", function () {
     for (const end of ends.splice(0).reverse()) await end();
   });
 
-  const open = () =>
+  const open = (replicaMs = REPLICA_MS) =>
     redisBus({
       url: server.url,
       log: quietLog,
@@ -107,12 +113,12 @@ describe("replicas on the bus", function () {
       consumers: [CONSUMER, SHARED],
       replicated: [CONSUMER],
       leaseMs: LEASE_MS,
-      replicaMs: REPLICA_MS,
+      replicaMs,
     });
 
   /** The process of the source, and of a consumer whose processes share their events. */
-  async function relayed() {
-    const bus = open();
+  async function relayed(replicaMs = REPLICA_MS) {
+    const bus = open(replicaMs);
     ends.push(() => bus.close());
     const shared: Subscription = { consumer: SHARED, service: "test", types: [], handle: async () => {} };
     bus.subscribe(shared);
@@ -220,6 +226,18 @@ describe("replicas on the bus", function () {
     one.start(open);
     await whole(one);
     assert.equal(one.rebuilds, 2);
+  });
+
+  it("hold no rows for a making that was interrupted", async () => {
+    await relayed(3_600_000);
+    const one = index();
+    one.dies = true;
+    one.start(() => open(3_600_000));
+    await until(() => one.rebuilds === 1, "nothing is made");
+    await append(20);
+    assert.ok((await openRows()) > 0);
+    await one.stop();
+    await until(async () => (await openRows()) === 0, "rows wait for what was interrupted");
   });
 
   it("do not share what one of them hears when one lives on a copy of another's files", async () => {
