@@ -36,7 +36,7 @@ const REPLICA_MS = 120_000;
 // effect. It says every few seconds that it lives; lanes wait for those that do. One that is silent for two minutes is dropped with its groups, so
 // that what is gone for good holds nobody's rows. Only a replica itself makes its groups, and whenever it does, because it is new, was dropped, or Redis lost
 // them, it has its effect made anew from the source, after that: everything older is in the source, everything newer comes. The new making is noted
-// when it is done, so one that was interrupted is unknown to the next start, which begins another.
+// when it is done, so one that was interrupted is unknown to the next start, which begins another and drops the groups of that one.
 //
 // Two that both believe they hold a lease apply the same events in the same
 // order, and the inbox drops the doubles.
