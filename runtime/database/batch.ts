@@ -27,9 +27,16 @@ export type Outcomes<Q extends readonly Compilable<unknown>[]> = {
  * not look like that one's own conflict.
  */
 export class DeferredConflict extends Error {
+  readonly deferred = true;
+
   constructor(cause: unknown) {
     super("a statement that was put off met a key that is there already.", { cause });
   }
+}
+
+/** Whether it is one, or what entities made of one: an error of their own, with its properties. */
+export function isDeferredConflict(error: unknown): boolean {
+  return (error as { deferred?: unknown } | null)?.deferred === true;
 }
 
 /** Sends statements of one transaction together. */

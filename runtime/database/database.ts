@@ -14,7 +14,7 @@ import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { AnswerSignals } from "./answer-signals.ts";
-import { DeferredConflict } from "./batch.ts";
+import { isDeferredConflict } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
@@ -339,7 +339,7 @@ class OpenDatabase implements Database {
         );
         return { first: true, requestKey: command.key, value };
       } catch (error) {
-        if (!(error instanceof CommandKnown || error instanceof DeferredConflict)) {
+        if (!(error instanceof CommandKnown || isDeferredConflict(error))) {
           throw error;
         }
         conflict = error;

@@ -54,6 +54,16 @@ describe("replay", () => {
     assert.equal(await rows(), 1);
   });
 
+  it("gives a repeat the first answer where all that a command does goes through entities", async () => {
+    const place = () =>
+      database.command(request("r1"), callContext(method), async (tx) => {
+        tx.em.create(Pot, { potId: newId(), title: "", balanceMinor: 0n, createTime: tx.now, note: null });
+        return answerOf(1);
+      });
+    assert.deepEqual(await place(), await place());
+    assert.equal(await rows(), 1);
+  });
+
   it("refuses other content under the same id", async () => {
     await command("r1");
     await assert.rejects(command("r1", { units: 2 }), (error) => reasonOf(error) === "REQUEST_ID_REUSED");
