@@ -178,7 +178,6 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       throw new LockTimeout();
     }
     const before = this.#pending;
-    this.#pending = [];
     const all = before.length === 0 ? queries : [...before, ...queries];
     if (statements.hasSubscribers) {
       for (const query of all) {
@@ -187,7 +186,10 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     }
     let arrived = 0;
     try {
-      const results = await this.#send(all, () => arrived++);
+      const sent = this.#send(all, () => arrived++);
+      // Not before: after a statement with a value that cannot be sent, the transaction has still to begin.
+      this.#pending = [];
+      const results = await sent;
       return before.length === 0 ? results : results.slice(before.length);
     } catch (error) {
       if (isFatal(error)) {

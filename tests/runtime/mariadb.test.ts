@@ -145,6 +145,16 @@ describe("a database on MariaDB", () => {
     await database.transaction(async () => {});
   });
 
+  it("begins a transaction even if its first statement could not be sent", async () => {
+    const undone = database.transaction(async (tx) => {
+      await assert.rejects(tx.sql.updateTable("pot").set({ create_time: Number.NaN }).execute(), /NaN is no value/);
+      await tx.sql.insertInto("pot").values(pot("a")).execute();
+      throw new Error("undone");
+    });
+    await assert.rejects(undone, /undone/);
+    assert.deepEqual(await database.sql.selectFrom("pot").select("pot_id").execute(), []);
+  });
+
   it("names what is wrong with its URL", async () => {
     const wrong = (change: (url: URL) => void) => {
       const url = new URL(place.url);
