@@ -10,6 +10,7 @@ import { silentLog } from "#runtime/log.ts";
 import { openPeers } from "#runtime/peers.ts";
 import { type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { SERVICES } from "../../services/main.ts";
+import { freePort } from "../../tools/stores/private.ts";
 import { startRedis } from "../../tools/stores/redis.ts";
 import { ensureDatabase } from "../../tools/stores/stores.ts";
 import { temporaryFolder } from "./database.ts";
@@ -209,15 +210,6 @@ class Member {
       () => false,
     );
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 /** A port that hands each connection to one of several others in turn, as a cluster's services do; to the next one where nobody listens. */

@@ -1,5 +1,6 @@
 // What private servers have in common: a free port, waiting until they answer, being ended.
 
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,6 +8,8 @@ import type { Kept } from "./keeper.ts";
 
 const MAX_START_MS = 60_000;
 const MAX_PORTS_TRIED = 5;
+const PORT_MIN = 20_000;
+const PORT_MAX = 32_000;
 
 /** How to start a private server. */
 export interface ServerOptions {
@@ -59,12 +62,21 @@ export async function startOn(
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
+/**
+ * A loopback port that nobody listens on, for now. From below those that systems give to outgoing connections: one of these would take the port of
+ * a server that is down for a moment.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(PORT_MIN, PORT_MAX);
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen({ port, host: "127.0.0.1", exclusive: true }, () => resolve(true));
+    });
+    if (!free) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
