@@ -4,6 +4,10 @@ import type { Log } from "#runtime/log.ts";
 const CONNECT_TIMEOUT_MS = 2_000;
 const COMMAND_TIMEOUT_MS = 2_000;
 const RECONNECT_MAX_MS = 1_000;
+/** How often a connection shows that it is one: a listener sends nothing else, and would wait for a machine that is gone. */
+const PING_MS = 5_000;
+/** How often a command follows a slot that moved, in a Cluster. */
+const REDIRECTIONS_MAX = 4;
 /** What clocks may differ by before it is said. */
 const SKEW_MAX_MS = 5_000;
 const FORMS =
@@ -55,6 +59,8 @@ export function openRedis(options: RedisClientOptions): RedisClient {
     connectionName: `souk.${options.name}`,
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: timeout,
+    // A server that hangs, or whose machine is gone, closes nothing: without this its connection would be kept for a quarter of an hour.
+    socketTimeout: 2 * timeout,
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
@@ -62,7 +68,7 @@ export function openRedis(options: RedisClientOptions): RedisClient {
     autoResubscribe: false,
     retryStrategy: backoffMs,
     // A primary that became a replica: the name leads to another one by now.
-    reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
+    reconnectOnError: (error: Error) => error.message.includes("READONLY"),
   } satisfies RedisOptions;
   const client = connect(place, common);
   let away = false;
@@ -74,19 +80,16 @@ export function openRedis(options: RedisClientOptions): RedisClient {
     if (away) options.log.info({ redis: options.name }, "Redis is back");
     away = false;
   });
+  const pinging = setInterval(() => {
+    if (client.status === "ready") client.ping().catch(() => {});
+  }, PING_MS);
+  pinging.unref();
+  client.on("end", () => clearInterval(pinging));
   return client;
 }
 
 function connect(place: Place, common: CommonOptions): RedisClient {
-  if (place.kind === "cluster") {
-    const { retryStrategy: clusterRetryStrategy, enableOfflineQueue, ...redisOptions } = common;
-    return new Cluster([...place.hosts], {
-      redisOptions,
-      enableOfflineQueue,
-      slotsRefreshTimeout: CONNECT_TIMEOUT_MS,
-      clusterRetryStrategy,
-    });
-  }
+  if (place.kind === "cluster") return new PromptCluster(place.hosts, common);
   if (place.kind === "sentinel") {
     const sentinel = place.tls ? { enableTLSForSentinelMode: true, sentinelTLS: {} } : {};
     return new Redis({ ...common, ...sentinel, sentinels: [...place.hosts], name: place.primary, db: place.db });
@@ -94,27 +97,88 @@ function connect(place: Place, common: CommonOptions): RedisClient {
   return new Redis({ ...common, ...place.hosts[0], db: place.db });
 }
 
-/** Resolves when commands can be sent; rejects with a sentence when that takes longer than `timeoutMs`. */
+/**
+ * A Cluster that refuses commands while it is out of reach. The library's own way to that, without a queue, also refuses those for a node that it is
+ * just connecting to, which it begins with the first command.
+ */
+class PromptCluster extends Cluster {
+  readonly #first;
+
+  constructor(hosts: Place["hosts"], common: CommonOptions) {
+    const { retryStrategy: clusterRetryStrategy, enableOfflineQueue: _, ...redisOptions } = common;
+    super([...hosts], {
+      // A node that is loading refuses, rather than to keep a command that may be given up meanwhile.
+      redisOptions: { ...redisOptions, enableReadyCheck: false },
+      slotsRefreshTimeout: CONNECT_TIMEOUT_MS,
+      clusterRetryStrategy,
+      maxRedirections: REDIRECTIONS_MAX,
+      // A command whose connection broke may have been done, and one that was given up must not be done later: events would be handed out unseen.
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+      // Certificates are of names: the library would look them up and connect to the addresses.
+      dnsLookup: (host, callback) => callback(null, host),
+    });
+    this.#first = { ...redisOptions, ...hosts[0], lazyConnect: true, retryStrategy: null };
+  }
+
+  /** Why the first host cannot be connected to; the Cluster itself only says that no node answers. */
+  async refusal(): Promise<Error> {
+    const client = new Redis(this.#first);
+    let said: Error | undefined;
+    client.on("error", (error: Error) => {
+      said ??= error;
+    });
+    await client.connect().catch((error: Error) => {
+      said ??= error;
+    });
+    client.disconnect();
+    return said ?? new Error("the Cluster's nodes do not answer; its first one does");
+  }
+
+  override sendCommand(...[command, stream, node]: Parameters<Cluster["sendCommand"]>): unknown {
+    // Its own commands find the nodes.
+    if (this.status === "ready" || command.name === "cluster") return super.sendCommand(command, stream, node);
+    command.reject(new Error("the Cluster is out of reach."));
+    return command.promise;
+  }
+}
+
+/** Resolves when commands can be sent; rejects with a sentence when that takes longer than `timeoutMs`, or at once when no later try will do better. */
 export async function redisReady(client: RedisClient, timeoutMs: number): Promise<void> {
   if (client.status === "ready") return;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   let last = "nothing answered";
   const failed = (error: Error) => {
     last = error.message || last;
-    // No later try has another password.
-    if (/WRONGPASS|NOAUTH/.test(last)) reject(new Error(`Redis refuses the password: ${last}. Check SOUK_REDIS_URL.`));
+    const certain = CERTAIN.find(([pattern]) => pattern.test(last));
+    if (certain !== undefined) reject(new Error(certain[1](last)));
   };
   const timer = setTimeout(() => reject(new Error(`Redis cannot be reached: ${last}. Check SOUK_REDIS_URL.`)), timeoutMs);
   client.on("ready", resolve);
-  client.on("error", failed);
+  const onError = client instanceof PromptCluster ? () => void client.refusal().then(failed) : failed;
+  client.on("error", onError);
   try {
     await promise;
   } finally {
     clearTimeout(timer);
     client.off("ready", resolve);
-    client.off("error", failed);
+    client.off("error", onError);
   }
 }
+
+/** What no later try changes, and what to do about it. */
+const CERTAIN: readonly (readonly [RegExp, (said: string) => string])[] = [
+  [/WRONGPASS|NOAUTH/, (said) => `Redis refuses the password: ${said}. Check SOUK_REDIS_URL.`],
+  [
+    /altnames/i,
+    (said) => `The certificate of Redis is not for this host: ${said}. Name the host in SOUK_REDIS_URL as its certificate does.`,
+  ],
+  [/certificate has expired|not yet valid/i, (said) => `The certificate of Redis cannot be used: ${said}. Renew it.`],
+  [
+    /certificate/i,
+    (said) => `The certificate of Redis is not trusted: ${said}. Name the file of the CA that signed it in NODE_EXTRA_CA_CERTS.`,
+  ],
+];
 
 /**
  * What is wrong with the server for events, each a sentence with what to do; empty when nothing is. What it does not tell is not judged.
