@@ -32,6 +32,8 @@ export interface RedisClientOptions {
 
 type CommonOptions = Pick<RedisOptions, "enableOfflineQueue"> & { readonly retryStrategy: (times: number) => number };
 
+type Alone = Pick<RedisOptions, "host" | "port" | "tls" | "enableReadyCheck">;
+
 interface Place {
   readonly kind: "single" | "sentinel" | "cluster";
   readonly tls: boolean;
@@ -102,7 +104,8 @@ function connect(place: Place, common: CommonOptions): RedisClient {
  * just connecting to, which it begins with the first command.
  */
 class PromptCluster extends Cluster {
-  readonly #first;
+  /** How its first node is connected to, alone. */
+  readonly first: Alone;
 
   constructor(hosts: Place["hosts"], common: CommonOptions) {
     const { retryStrategy: clusterRetryStrategy, enableOfflineQueue: _, ...redisOptions } = common;
@@ -118,21 +121,7 @@ class PromptCluster extends Cluster {
       // Certificates are of names: the library would look them up and connect to the addresses.
       dnsLookup: (host, callback) => callback(null, host),
     });
-    this.#first = { ...redisOptions, ...hosts[0], lazyConnect: true, retryStrategy: null };
-  }
-
-  /** Why the first host cannot be connected to; the Cluster itself only says that no node answers. */
-  async refusal(): Promise<Error> {
-    const client = new Redis(this.#first);
-    let said: Error | undefined;
-    client.on("error", (error: Error) => {
-      said ??= error;
-    });
-    await client.connect().catch((error: Error) => {
-      said ??= error;
-    });
-    client.disconnect();
-    return said ?? new Error("the Cluster's nodes do not answer; its first one does");
+    this.first = { ...redisOptions, ...hosts[0] };
   }
 
   override sendCommand(...[command, stream, node]: Parameters<Cluster["sendCommand"]>): unknown {
@@ -155,7 +144,7 @@ export async function redisReady(client: RedisClient, timeoutMs: number): Promis
   };
   const timer = setTimeout(() => reject(new Error(`Redis cannot be reached: ${last}. Check SOUK_REDIS_URL.`)), timeoutMs);
   client.on("ready", resolve);
-  const onError = client instanceof PromptCluster ? () => void client.refusal().then(failed) : failed;
+  const onError = (error: Error) => void refusalOf(client, error).then(failed);
   client.on("error", onError);
   try {
     await promise;
@@ -164,6 +153,32 @@ export async function redisReady(client: RedisClient, timeoutMs: number): Promis
     client.off("ready", resolve);
     client.off("error", onError);
   }
+}
+
+/** Why the first node of a Cluster, or the first Sentinel, cannot be connected to: the library only says that none can. Else the error itself. */
+async function refusalOf(client: RedisClient, error: Error): Promise<Error> {
+  const first = client instanceof PromptCluster ? client.first : sentinelOf(client);
+  if (first === undefined) return error;
+  const alone = new Redis({ ...first, lazyConnect: true, retryStrategy: null, connectTimeout: CONNECT_TIMEOUT_MS });
+  let said: Error | undefined;
+  const listen = (each: Error) => {
+    said ??= each;
+  };
+  alone.on("error", listen);
+  await alone.connect().catch(listen);
+  alone.disconnect();
+  return said ?? error;
+}
+
+function sentinelOf({ options }: RedisClient): Alone | undefined {
+  if (!("sentinels" in options) || options.sentinels?.[0] === undefined) return undefined;
+  const { host, port } = options.sentinels[0];
+  return {
+    enableReadyCheck: false,
+    ...(host !== undefined && { host }),
+    ...(port !== undefined && { port }),
+    ...(options.sentinelTLS !== undefined && { tls: options.sentinelTLS }),
+  };
 }
 
 /** What no later try changes, and what to do about it. */

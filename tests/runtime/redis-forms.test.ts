@@ -91,15 +91,18 @@ describe("Redis in its other forms", function () {
     const tls = authority.issue(["127.0.0.1"]);
     const [right, elsewhere] = await Promise.all([startNode({ tls }), startNode({ tls: authority.issue(["redis.internal"]) })]);
     ends.push(() => Promise.all([right.stop(), elsewhere.stop()]));
+    const monitor = [`sentinel monitor souk 127.0.0.1 ${right.server.port} 1`, `sentinel auth-pass souk ${PASSWORD}`];
+    const sentinel = await startNode({ tls, sentinel: true, settings: monitor });
+    ends.push(() => sentinel.stop());
     const cluster = await startCluster(authority.issue(["localhost"]));
     ends.push(() => cluster.stop());
     const urlOf = (node: Node) => `rediss://:${PASSWORD}@127.0.0.1:${node.server.port}`;
-    const urls = [urlOf(right), cluster.url, urlOf(elsewhere)];
-    const [trusting, doubting] = await Promise.all([file, other].map((each) => use(urls, { NODE_EXTRA_CA_CERTS: each })));
-    assert.deepEqual(trusting?.slice(0, 2), ["works", "works"]);
-    assert.match(trusting?.[2] ?? "", /certificate of Redis.*altnames.*SOUK_REDIS_URL/);
-    assert.match(doubting?.[0] ?? "", /certificate of Redis.*NODE_EXTRA_CA_CERTS/);
-    assert.match(doubting?.[1] ?? "", /certificate of Redis.*NODE_EXTRA_CA_CERTS/);
+    const named = `rediss+sentinel://:${PASSWORD}@127.0.0.1:${sentinel.server.port}/souk`;
+    const urls = [urlOf(right), named, cluster.url, urlOf(elsewhere)];
+    const [trusting = [], doubting = []] = await Promise.all([file, other].map((each) => use(urls, { NODE_EXTRA_CA_CERTS: each })));
+    assert.deepEqual(trusting.slice(0, 3), ["works", "works", "works"]);
+    assert.match(trusting[3] ?? "", /certificate of Redis.*altnames.*SOUK_REDIS_URL/);
+    for (const said of doubting.slice(0, 3)) assert.match(said, /certificate of Redis.*NODE_EXTRA_CA_CERTS/);
   });
 
   it("under a Sentinel, loses no event and doubles no effect when a primary is killed, and when the next one hangs", async () => {

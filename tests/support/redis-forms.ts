@@ -40,13 +40,7 @@ export async function startNode({ settings = [], tls, sentinel = false, port }: 
   const own = [`dir "${folder}"`, "bind 127.0.0.1", "daemonize no", 'logfile ""', ...settings];
   if (!sentinel)
     own.push(`requirepass ${PASSWORD}`, `masterauth ${PASSWORD}`, "appendonly yes", 'save ""', "repl-diskless-sync-delay 0");
-  if (tls !== undefined) {
-    writeFileSync(join(folder, "ca.pem"), tls.authority);
-    writeFileSync(join(folder, "cert.pem"), tls.certificate);
-    writeFileSync(join(folder, "key.pem"), tls.key, { mode: 0o600 });
-    own.push(`tls-cert-file "${folder}/cert.pem"`, `tls-key-file "${folder}/key.pem"`, "tls-auth-clients no");
-    own.push(`tls-ca-cert-file "${folder}/ca.pem"`);
-  }
+  if (tls !== undefined) own.push(...tlsSettings(folder, tls));
   const ask = async (at: number, command: string, ...args: (string | number)[]) => {
     const redis = new Redis({
       host: "127.0.0.1",
@@ -105,6 +99,19 @@ export async function startNode({ settings = [], tls, sentinel = false, port }: 
       rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+function tlsSettings(folder: string, { authority, certificate, key }: TestCertificate): string[] {
+  writeFileSync(join(folder, "ca.pem"), authority);
+  writeFileSync(join(folder, "cert.pem"), certificate);
+  writeFileSync(join(folder, "key.pem"), key, { mode: 0o600 });
+  return [
+    `tls-ca-cert-file "${folder}/ca.pem"`,
+    `tls-cert-file "${folder}/cert.pem"`,
+    `tls-key-file "${folder}/key.pem"`,
+    "tls-auth-clients no",
+    "tls-replication yes",
+  ];
 }
 
 /** A primary and a replica under one Sentinel, which calls the primary "souk". */
