@@ -11,6 +11,7 @@ import { inboxConsumer, on } from "#runtime/events/inbox.ts";
 import { redisBus } from "#runtime/events/redis-bus.ts";
 import { startRelay } from "#runtime/events/relay.ts";
 import { newId } from "#runtime/ids.ts";
+import { openRedis, redisReady } from "#runtime/redis.ts";
 import { testAuthority } from "../support/certificates.ts";
 import { memoryDatabase, quietLog, temporaryFolder } from "../support/database.ts";
 import {
@@ -136,9 +137,10 @@ describe("Redis in its other forms", function () {
     await reach(url);
     await useCache(url);
     const prefix = `{test-${newId()}}`;
+    const slot = Number(await nodes[0]?.ask("CLUSTER", "KEYSLOT", prefix));
+    const holder = nodes[Math.floor((slot * nodes.length) / 16_384)] as Node;
+    await breaksOnce(url, `${prefix}:list`, holder);
     await survives(url, prefix, async (went) => {
-      const slot = Number(await nodes[0]?.ask("CLUSTER", "KEYSLOT", prefix));
-      const holder = nodes[Math.floor((slot * nodes.length) / 16_384)] as Node;
       assert.ok(Number(await holder.ask("EXISTS", `${prefix}:members:test.one`)) > 0);
       await holder.kill({ lose: true });
       await holder.restart();
@@ -148,6 +150,22 @@ describe("Redis in its other forms", function () {
     await useCache(url);
   });
 });
+
+/** A command whose connection broke fails, and is not sent again: it may have been done. */
+async function breaksOnce(url: string, key: string, holder: Node): Promise<void> {
+  const client = openRedis({ url, log: quietLog, name: "test" });
+  try {
+    await redisReady(client, 5_000);
+    const broken = assert.rejects(client.blpop(key, 0));
+    await until(async () => /blocked_clients:1/.test(String(await holder.ask("INFO", "clients"))));
+    await holder.ask("CLIENT", "KILL", "TYPE", "normal");
+    await broken;
+    await holder.ask("LPUSH", key, "nobody waits for this");
+    assert.equal(await holder.ask("LLEN", key), 1);
+  } finally {
+    client.disconnect();
+  }
+}
 
 async function append(source: Database<TablesOf<readonly [typeof Pot]>>): Promise<void> {
   await source.transaction(async (tx) => {
