@@ -14,6 +14,7 @@ import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { connectAs } from "../tools/identity.ts";
 import type { Answer, Question } from "./embedded-server.ts";
+import { median } from "./figures.ts";
 
 /** One thing that is measured: sends so many calls, a few at a time. */
 interface Subject {
@@ -140,11 +141,6 @@ function echo(url: string, agent: Agent): Promise<void> {
     });
     request.on("error", reject).end('{"listingId":"01900000-0000-7000-8000-0000000000a1"}');
   });
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
 /**

@@ -24,6 +24,7 @@ import { setUnits } from "../services/inventory/stock.ts";
 import { callContext } from "../tests/support/call.ts";
 import { startMariadb } from "../tools/stores/mariadb.ts";
 import { ensureDatabase } from "../tools/stores/stores.ts";
+import { median } from "./figures.ts";
 
 /** Who decides about one unit. */
 interface Decider {
@@ -139,11 +140,6 @@ function report(clients: number, samples: readonly { decider: Decider; taken: re
 /** Processor time of a decision, here and in the database. */
 function cpuUsOfBoth(sample: Sample | undefined): number {
   return sample === undefined ? Number.NaN : sample.processUs + (Number.isNaN(sample.databaseUs) ? 0 : sample.databaseUs);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
 const { reserve, releaseReservation } = InventoryService.method;

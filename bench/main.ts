@@ -1,7 +1,7 @@
 // `npm run bench`: what things cost, measured in pairs and interleaved in one run.
 
 import { parseArgs } from "node:util";
-import { ConfigError } from "#runtime/config.ts";
+import { runCommand, Usage } from "../tools/checks/usage.ts";
 
 /** One benchmark: what it measures, and the rounds it takes unless told. */
 interface Bench {
@@ -69,19 +69,13 @@ async function main(args: string[]): Promise<void> {
   const [name = "calls", ...more] = positionals;
   const bench = BENCHES[name];
   if (bench === undefined || more.length > 0) {
-    throw new ConfigError(`There is no benchmark "${positionals.join(" ")}", only ${Object.keys(BENCHES).join(", ")}.`);
+    throw new Usage(`There is no benchmark "${positionals.join(" ")}", only ${Object.keys(BENCHES).join(", ")}.`);
   }
   const rounds = Number(values.rounds ?? bench.rounds);
   if (!Number.isInteger(rounds) || rounds < 1 || rounds > ROUNDS_MAX) {
-    throw new ConfigError(`--rounds must be a whole number from 1 to ${ROUNDS_MAX}, not "${values.rounds}".`);
+    throw new Usage(`--rounds must be a whole number from 1 to ${ROUNDS_MAX}, not "${values.rounds}".`);
   }
   await bench.run({ rounds });
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
-  if (!(error instanceof ConfigError) && (error as { code?: string }).code !== "ERR_PARSE_ARGS_UNKNOWN_OPTION") throw error;
-  console.error((error as Error).message);
-  process.exitCode = 2;
-}
+await runCommand("npm run bench", () => main(process.argv.slice(2)));

@@ -7,6 +7,7 @@ import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_p
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { connectAs } from "../tools/identity.ts";
+import { median } from "./figures.ts";
 import { type Production, startProduction, type Usage } from "./production.ts";
 
 const PRICE = { currencyCode: "USD", amountMinor: 5000n };
@@ -106,11 +107,6 @@ function post(url: string, agent: Agent): Promise<void> {
     });
     request.on("error", reject).end("{}");
   });
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
 function report(samples: ReadonlyMap<string, Sample[]>): void {

@@ -25,6 +25,7 @@ import { catalogReads } from "../services/catalog/reads.ts";
 import { startMariadb } from "../tools/stores/mariadb.ts";
 import { startRedis } from "../tools/stores/redis.ts";
 import { ensureDatabase } from "../tools/stores/stores.ts";
+import { median } from "./figures.ts";
 
 const LISTINGS = 5_000;
 const SELLERS = 50;
@@ -131,11 +132,6 @@ function report(samples: ReadonlyMap<string, readonly Sample[]>, rounds: number)
       `${`${of} / ${to}`.padEnd(62)}${byCpu.toFixed(2).padStart(8)}${byWall.toFixed(2).padStart(8)}  at most ${atMost}${verdict}`,
     );
   }
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
 
 async function measure({ calls, call }: Subject): Promise<Sample> {

@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { judge, type Report, type TestRun } from "./checks/mocha.ts";
-import { root, runNode, stopAll } from "./checks/run.ts";
+import { root, runNode } from "./checks/run.ts";
 import { startForTests, stopStores } from "./checks/stores.ts";
+import { runCommand, Usage } from "./checks/usage.ts";
 
 const PROOFS = "tests/**/*.proof.test.ts";
 /** How often each proof is repeated, read by the proofs themselves. */
@@ -27,8 +28,6 @@ Runs the files ${PROOFS} one after the other on a private MariaDB and Redis; wit
   --help        this
 
 The last line is "N passed, N failed", and the exit code 1 when anything failed.`;
-
-class Usage extends Error {}
 
 interface Choice {
   readonly files: readonly string[];
@@ -90,12 +89,6 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => {
-      stopAll();
-      process.kill(process.pid, signal);
-    });
-  }
   let passed = 0;
   let failed = 0;
   try {
@@ -117,12 +110,4 @@ async function main(): Promise<void> {
   process.exitCode = failed > 0 ? 1 : 0;
 }
 
-try {
-  await main();
-} catch (error) {
-  const isUsage =
-    error instanceof Usage || (error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS"));
-  if (!isUsage) throw error;
-  console.error(`${error.message}\nnpm run prove -- --help lists the options`);
-  process.exitCode = 2;
-}
+await runCommand("npm run prove", main);

@@ -3,8 +3,8 @@
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { type Check, type Choice, checks, type Outcome } from "./checks/list.ts";
-import { stopAll } from "./checks/run.ts";
 import { stopStores } from "./checks/stores.ts";
+import { runCommand, Usage } from "./checks/usage.ts";
 
 const CHECKS_AT_ONCE = 2;
 
@@ -29,8 +29,6 @@ ${list}
 All run even if one fails. The last line is "N passed, N failed", and the exit code 1 when anything failed.
 One test file: npm run mocha -- tests/<context>/<topic>.test.ts`;
 }
-
-class Usage extends Error {}
 
 function choose(args: string[]): { chosen: readonly Check[]; choice: Choice } | undefined {
   const jobsByDefault = String(Math.min(4, availableParallelism()));
@@ -99,12 +97,6 @@ async function main(): Promise<void> {
     console.log(help());
     return;
   }
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.once(signal, () => {
-      stopAll();
-      process.kill(process.pid, signal);
-    });
-  }
   const results = await runAll(selection.chosen, selection.choice).finally(stopStores);
   let passed = 0;
   let failed = 0;
@@ -116,12 +108,4 @@ async function main(): Promise<void> {
   process.exitCode = failed > 0 ? 1 : 0;
 }
 
-try {
-  await main();
-} catch (error) {
-  const isUsage =
-    error instanceof Usage || (error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS"));
-  if (!isUsage) throw error;
-  console.error(`${error.message}\nnpm test -- --help lists the options`);
-  process.exitCode = 2;
-}
+await runCommand("npm test", main);
