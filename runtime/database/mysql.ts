@@ -1,19 +1,9 @@
 import { MariaDbDriver } from "@mikro-orm/mariadb";
 import { MySqlConnection, MySqlDriver } from "@mikro-orm/mysql";
-import {
-  type AnyEntity,
-  type Configuration,
-  type EntityData,
-  type EntityName,
-  type LoggingOptions,
-  MikroORM,
-  type NativeQueryBuilder,
-  type QueryResult,
-  type Transaction,
-} from "@mikro-orm/sql";
-import { CompiledQuery, type Kysely, sql } from "kysely";
+import { type Configuration, type EntityName, MikroORM } from "@mikro-orm/sql";
+import { type Kysely, sql } from "kysely";
 import { createPool, type Pool, type PoolOptions } from "mysql2";
-import { bind } from "./binding.ts";
+import { binding } from "./binding.ts";
 import { checkServer, checkTables, type Expected, explained } from "./mysql-checks.ts";
 import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
 import { type ReplicaOptions, staleSql } from "./replica.ts";
@@ -211,32 +201,7 @@ async function migrateAlone<T>(db: Kysely<unknown>, database: string, work: (pla
   );
 }
 
-type Rows = QueryResult | EntityData<AnyEntity> | EntityData<AnyEntity>[];
-
-/** MikroORM's connection, with values given to mysql2 as they are: bytes and NUL characters arrive whole, and one place escapes. */
-class BindingConnection extends MySqlConnection {
-  override async execute<T extends Rows = EntityData<AnyEntity>[]>(
-    query: string | NativeQueryBuilder,
-    params: readonly unknown[] | Record<string, unknown> = [],
-    method: "all" | "get" | "run" = "all",
-    ctx?: Transaction,
-    loggerContext?: LoggingOptions,
-  ): Promise<T> {
-    const bound = bind(query, params);
-    if (bound === undefined) {
-      return super.execute<T>(query as string, params as unknown[], method, ctx, loggerContext);
-    }
-    await this.ensureConnection();
-    return this.executeQuery(
-      bound.sql,
-      async () => {
-        const result = await (ctx ?? this.getClient()).executeQuery(CompiledQuery.raw(bound.sql, bound.params));
-        return this.transformRawResult<T>(result, method);
-      },
-      { ...loggerContext },
-    );
-  }
-}
+class BindingConnection extends binding(MySqlConnection) {}
 
 class BindingMariaDbDriver extends MariaDbDriver {
   override readonly connection: BindingConnection;
