@@ -5,7 +5,9 @@ import {
   type Http2Server,
   type Http2ServerRequest,
   type Http2ServerResponse,
+  type IncomingHttpHeaders,
   type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
 import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
@@ -16,6 +18,9 @@ import type { Log } from "#runtime/log.ts";
 export type AnyRequest = IncomingMessage | Http2ServerRequest;
 /** Its response. */
 export type AnyResponse = ServerResponse<IncomingMessage> | Http2ServerResponse;
+
+/** Serves a stream of HTTP/2 as it is, or leaves it alone and answers false. */
+export type TakeStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
 
 /** The bounds of a port. */
 export interface ListenerLimits {
@@ -65,6 +70,8 @@ export async function listen(options: {
   port: number;
   host: string;
   handler: (request: AnyRequest, response: AnyResponse) => void;
+  /** Sees the streams of HTTP/2 first and answers whether it serves this one; what it leaves becomes a request and a response. */
+  takeStream?: TakeStream;
   log: Log;
   limits?: Partial<ListenerLimits>;
 }): Promise<Listener> {
@@ -77,7 +84,7 @@ export async function listen(options: {
     response.once("close", () => closing && http1.closeIdleConnections());
     options.handler(request, response);
   });
-  const http2 = http2Server(limits, options.handler);
+  const http2 = http2Server(limits, options.handler, options.takeStream ?? (() => false));
   http2.on("session", (session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
@@ -179,6 +186,7 @@ function malformedJson(status: number): string {
 function http2Server(
   limits: ListenerLimits,
   handler: (request: Http2ServerRequest, response: Http2ServerResponse) => void,
+  takeStream: TakeStream,
 ): Http2Server {
   const server = createHttp2Server(
     {
@@ -192,10 +200,20 @@ function http2Server(
     },
     handler,
   );
-  server.on("stream", (stream) => stream.on("error", () => {}));
+  // Node's own way from a stream to a request and a response, which costs more than many a call: only where it is needed.
+  const toRequest = server.listeners("stream") as ((...args: unknown[]) => void)[];
+  server.removeAllListeners("stream");
+  server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
+    stream.on("error", ignore);
+    if (takeStream(stream, headers)) return;
+    for (const listener of toRequest) listener.call(server, stream, headers, flags, raw);
+  });
   server.on("sessionError", () => {});
   return server;
 }
+
+/** A stream that breaks is told by its other events; an error that nobody listens to would end the process. */
+function ignore(): void {}
 
 /** Opens the port, or says in a sentence why not. */
 function bindPort(server: NetServer, port: number, host: string): Promise<void> {
