@@ -25,7 +25,7 @@ export function binding<Base extends abstract new (...args: any[]) => AbstractSq
       ctx?: Transaction,
       loggerContext?: LoggingOptions,
     ): Promise<T> {
-      const bound = undefined as ReturnType<typeof bind>;
+      const bound = bind(query, params);
       if (bound === undefined) {
         return super.execute<T>(query, params, method, ctx, loggerContext);
       }
