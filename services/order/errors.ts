@@ -52,7 +52,7 @@ export const PAYMENT_METHOD_INVALID = reason(
 /** The purchase took longer than its units were set aside; no money was kept. */
 export const RESERVATION_EXPIRED = reason(
   "RESERVATION_EXPIRED",
-  Code.Aborted,
+  Code.FailedPrecondition,
   "The purchase took too long and was given up. Place a new order.",
 );
 /** The order does not exist, or is none of the caller's business. */
