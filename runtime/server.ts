@@ -21,6 +21,7 @@ import { DEFAULT_MAX_REQUEST_BYTES, type MethodPolicy } from "#runtime/policy.ts
 import { reflectionRoutes } from "#runtime/reflection.ts";
 import { statusFailure } from "#runtime/refusals.ts";
 import type { ServiceModule } from "#runtime/service.ts";
+import type { MetricsPage } from "#runtime/telemetry/metrics-page.ts";
 
 /** What a server serves, and where. */
 export interface ServerOptions {
@@ -38,6 +39,8 @@ export interface ServerOptions {
   readonly reflection?: boolean;
   /** Origins of web pages that may call, such as `https://shop.example`; `localhost` admits every page of the own machine. */
   readonly corsOrigins?: readonly string[];
+  /** Answers `/metrics`; nothing is there unless given. */
+  readonly metrics?: MetricsPage | undefined;
   readonly limits?: Partial<ServerLimits>;
 }
 
@@ -97,6 +100,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     const path = pathOf(request);
     const rpc = handlers.get(path) ?? inner.get(`${request.headers[SERVICE_HEADER]}${path}`);
     if (rpc === undefined) {
+      if (path === "/metrics" && options.metrics?.(request, response)) return;
       if (!openDoor(request, response)) plainPage(path, request, response, health);
       return;
     }

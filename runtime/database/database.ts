@@ -13,6 +13,7 @@ import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { AnswerSignals } from "./answer-signals.ts";
 import { isDeferredConflict } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
@@ -57,6 +58,8 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
   together?: number;
   clock: Clock;
   log: Log;
+  /** Watches its statements, and the events and jobs that go through it. */
+  observer?: Observer | undefined;
 }
 
 /** Bounds of one transaction. */
@@ -81,6 +84,7 @@ export interface Database<Tables = unknown> {
   readonly service: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly observer: Observer | undefined;
   /**
    * Reads without a transaction: each query sees the last commit. `em` is the caller's own; `sql` is Kysely on the same connection.
    *
@@ -185,6 +189,7 @@ class OpenDatabase implements Database {
   readonly service: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly observer: Observer | undefined;
   readonly sql: Kysely<RuntimeTables>;
   readonly stale: Kysely<RuntimeTables>;
   readonly #orm: MikroORM;
@@ -199,6 +204,7 @@ class OpenDatabase implements Database {
     this.service = options.service;
     this.clock = options.clock;
     this.log = options.log;
+    this.observer = options.observer;
     this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
     this.stale = (store.stale ?? this.sql) as Kysely<RuntimeTables>;
   }
@@ -256,6 +262,7 @@ class OpenDatabase implements Database {
           sql,
           now: this.clock.now(),
           traceparent: options.traceparent ?? "",
+          observer: this.observer,
           forkEntityManager: () => {
             const em = this.#orm.em.fork({ clear: true });
             em.setTransactionContext(sql);

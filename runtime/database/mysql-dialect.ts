@@ -10,6 +10,7 @@ import {
   type QueryResult,
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
+import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
 import { type BatchingConnection, DeferredConflict } from "./batch.ts";
 import { isUniqueViolation, told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
@@ -29,6 +30,9 @@ export interface DialectOptions {
   readonly collation: string;
   /** How long a statement outside a transaction may take, and the wait for a connection for it; 30 s unless given. */
   readonly timeoutMs?: number;
+  readonly observer?: Observer | undefined;
+  /** What the observer is told of the database. */
+  readonly observed?: ObservedDatabase;
 }
 
 /**
@@ -184,14 +188,18 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
         statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
       }
     }
+    const { observer, observed } = this.#options;
+    const ended = observed && observer?.statements(observed, all);
     let arrived = 0;
     try {
       const sent = this.#send(all, () => arrived++);
       // Not before: after a statement with a value that cannot be sent, the transaction has still to begin.
       this.#pending = [];
       const results = await sent;
+      ended?.();
       return before.length === 0 ? results : results.slice(before.length);
     } catch (error) {
+      ended?.(error);
       if (isFatal(error)) {
         this.close();
       }

@@ -57,7 +57,8 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
   const { connectionLimit: size = POOL } = address.pool;
   const expected: Expected = { ...address, pool: size, poolOfAll: size * (options.together ?? 1), collation };
-  const dialect = { service: options.service, isBigInt: exact.has, collation };
+  const observed = { system: address.flavour, name: address.database };
+  const dialect = { service: options.service, isBigInt: exact.has, collation, observer: options.observer, observed };
   const orm = await MikroORM.init({
     driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
     driverOptions: mysqlDialect(pool, dialect),

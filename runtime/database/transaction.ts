@@ -6,6 +6,7 @@ import type { SqlEntityManager } from "@mikro-orm/sql";
 import type { Compilable, ControlledTransaction, Kysely } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { executeLater, executeTogether, type Outcome, type Outcomes } from "./batch.ts";
 import { endJobLater, eraseJob, type JobName, type NewJob, planJob } from "./job-plans.ts";
 import { writeError } from "./replay.ts";
@@ -97,7 +98,9 @@ interface Options {
   sql: ControlledTransaction<RuntimeTables>;
   forkEntityManager: () => SqlEntityManager;
   now: number;
+  /** The trace of the call, where nobody watches traces: it is passed on as it came. */
   traceparent: string;
+  observer: Observer | undefined;
 }
 
 /** The one implementation of `Transaction`: collects what is to be written at the end, and writes it. */
@@ -137,7 +140,10 @@ export class OpenTransaction implements Transaction {
   append<D extends DescMessage>(event: NewEvent<D>): void {
     checkLength("the aggregate's type", event.aggregateType, 32);
     checkLength("the aggregate's id", event.aggregateId, 64);
-    this.#events.push({ event: event as unknown as NewEvent, eventId: newId(), traceparent: this.#traceparent });
+    const eventId = newId();
+    const { aggregateId, schema } = event;
+    const traceparent = this.#options.observer?.eventTold({ eventId, type: schema.typeName, aggregateId });
+    this.#events.push({ event: event as unknown as NewEvent, eventId, traceparent: traceparent || this.#traceparent });
   }
 
   schedule(job: NewJob): void {

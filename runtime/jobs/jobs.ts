@@ -212,7 +212,9 @@ class Runner {
         // Only a process that died during the last attempt leaves it like this.
         throw new Error("the process died during each attempt.");
       }
-      await handler.run({ key: job.key, attempt: job.attempt, signal });
+      const run = () => handler.run({ key: job.key, attempt: job.attempt, signal });
+      const { observer } = this.#database;
+      await (observer === undefined ? run() : observer.jobRun(job, run));
     } catch (error) {
       failure = { error };
     } finally {
