@@ -26,7 +26,6 @@ import { orderReads, viewerIn } from "./reads.ts";
 import { createSagas, SAGA_JOB } from "./saga.ts";
 import { type State, transitions } from "./states.ts";
 import { addWaiting, releaseWaiting, settleWaiting, stateConflict } from "./waiting.ts";
-import { createWatching, WATCH_OPTIONS, type WatchOptions } from "./watch.ts";
 
 /** What the order service is made of. */
 export interface OrderDependencies {
@@ -34,8 +33,6 @@ export interface OrderDependencies {
   readonly clients: Clients;
   readonly pages: PageTokens;
   readonly log: Log;
-  /** The times and bounds of WatchOrder, where they are not those of the contract. */
-  readonly watch?: Partial<WatchOptions>;
 }
 
 /** How long before its deadline a call stops waiting for the saga and answers what is known. */
@@ -45,11 +42,10 @@ const ANSWER_MARGIN_MS = 500;
 const READING = { atOnce: 32, waitingMax: 1_000, waitMaxMs: 2_000 };
 
 /** The order service: drives a purchase through inventory and payment, and all that follows it. */
-export function order({ database, clients, pages, log, watch = {} }: OrderDependencies): ServiceModule {
+export function order({ database, clients, pages, log }: OrderDependencies): ServiceModule {
   const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
   const driving = createDriving({ database, sagas, log });
   const reads = orderReads(database, pages);
-  const watching = createWatching({ database, log, options: { ...WATCH_OPTIONS, ...watch } });
   const placing = placements(clients);
   const reading = createGate(READING);
   const outcome = outcomes(database, driving);
@@ -60,9 +56,7 @@ export function order({ database, clients, pages, log, watch = {} }: OrderDepend
     consumers: [],
     jobs: driving.jobs,
     recurring: [],
-    async stop() {
-      await Promise.all([driving.stop(), watching.stop()]);
-    },
+    stop: () => driving.stop(),
     routes(router) {
       router.service(OrderService, {
         async placeOrder(request, context) {
@@ -147,8 +141,6 @@ export function order({ database, clients, pages, log, watch = {} }: OrderDepend
             "confirm",
           );
         },
-
-        watchOrder: (request, context) => watching.watch(request, callOf(context)),
 
         getEscrowTotals: () => reads.escrowTotals(),
       });
