@@ -145,6 +145,7 @@ function builtInPolicy(method: DescMethod): MethodPolicy | undefined {
     services: new Set(),
     timeoutMs: streams ? undefined : 5000,
     maxStreamAgeMs: streams ? 3_600_000 : undefined,
+    maxAttempts: 1,
     maxRequestBytes: DEFAULT_MAX_REQUEST_BYTES,
     cacheControl: undefined,
   };
