@@ -234,6 +234,10 @@ export const REASONS = {
    */
   SEARCH_TOO_DEEP: Code.OutOfRange,
   /**
+   * order: The order has had fewer changes. Watch it from its state now: with after_sequence 0.
+   */
+  SEQUENCE_AHEAD: Code.OutOfRange,
+  /**
    * every service: There is no such service in this process.
    * ops: There is no such service with tables of its own. Its metadata names those there are.
    */
@@ -254,6 +258,10 @@ export const REASONS = {
    * account: The account has as many addresses as it can have. Delete one first.
    */
   TOO_MANY_ADDRESSES: Code.FailedPrecondition,
+  /**
+   * order: The account watches too many orders at once. End a stream first.
+   */
+  TOO_MANY_WATCHES: Code.ResourceExhausted,
   /**
    * every service: A part this call needs is out of reach. Try again.
    */

@@ -63,3 +63,15 @@ export const ORDER_STATE_CONFLICT = reason(
   Code.FailedPrecondition,
   "The order's state does not allow this.",
 );
+/** A watcher names a change that the order has not had. Metadata: sequence. */
+export const SEQUENCE_AHEAD = reason(
+  "SEQUENCE_AHEAD",
+  Code.OutOfRange,
+  "The order has had fewer changes. Watch it from its state now: with after_sequence 0.",
+);
+/** An account watches too many orders at once. */
+export const TOO_MANY_WATCHES = reason(
+  "TOO_MANY_WATCHES",
+  Code.ResourceExhausted,
+  "The account watches too many orders at once. End a stream first.",
+);

@@ -185,6 +185,7 @@ export async function changeState(
     tx.unschedule({ kind: DUE_JOB, key: order.order_id });
   }
   const changed: OrderRecord = { ...order, ...changes, version: order.version + 1 };
+  tx.changed({ kind: "order", id: order.order_id, version: changed.version });
   const schema = eventOf[to];
   if (schema !== undefined) {
     append(tx, schema as unknown as EventSchema, changed);

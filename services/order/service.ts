@@ -26,6 +26,7 @@ import { orderReads, viewerIn } from "./reads.ts";
 import { createSagas, SAGA_JOB } from "./saga.ts";
 import { type State, transitions } from "./states.ts";
 import { addWaiting, releaseWaiting, settleWaiting, stateConflict } from "./waiting.ts";
+import { createWatching, WATCH_OPTIONS, type WatchOptions } from "./watch.ts";
 
 /** What the order service is made of. */
 export interface OrderDependencies {
@@ -33,6 +34,8 @@ export interface OrderDependencies {
   readonly clients: Clients;
   readonly pages: PageTokens;
   readonly log: Log;
+  /** The times and bounds of WatchOrder, where they are not those of the contract. */
+  readonly watch?: Partial<WatchOptions>;
 }
 
 /** How long before its deadline a call stops waiting for the saga and answers what is known. */
@@ -42,10 +45,11 @@ const ANSWER_MARGIN_MS = 500;
 const READING = { atOnce: 32, waitingMax: 1_000, waitMaxMs: 2_000 };
 
 /** The order service: drives a purchase through inventory and payment, and all that follows it. */
-export function order({ database, clients, pages, log }: OrderDependencies): ServiceModule {
+export function order({ database, clients, pages, log, watch = {} }: OrderDependencies): ServiceModule {
   const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
   const driving = createDriving({ database, sagas, log });
   const reads = orderReads(database, pages);
+  const watching = createWatching({ database, log, options: { ...WATCH_OPTIONS, ...watch } });
   const placing = placements(clients);
   const reading = createGate(READING);
   const outcome = outcomes(database, driving);
@@ -56,7 +60,9 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
     consumers: [],
     jobs: driving.jobs,
     recurring: [],
-    stop: () => driving.stop(),
+    async stop() {
+      await Promise.all([driving.stop(), watching.stop()]);
+    },
     routes(router) {
       router.service(OrderService, {
         async placeOrder(request, context) {
@@ -141,6 +147,8 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
             "confirm",
           );
         },
+
+        watchOrder: (request, context) => watching.watch(request, callOf(context)),
 
         getEscrowTotals: () => reads.escrowTotals(),
       });
