@@ -56,10 +56,9 @@ interface Live {
 
 /** An answer that its peer has not taken yet. */
 interface Untaken {
-  readonly bytes: number;
+  /** Another number as soon as the peer has taken some of it. */
+  readonly mark: number;
   readonly sinceTime: number;
-  /** What the connection had written by then. */
-  readonly written: number;
 }
 
 const SWEEP_MS = 1000;
@@ -95,6 +94,11 @@ export function createConnections(limits: ConnectionLimits, log: Log): Connectio
     live.cutTime = performance.now() + graceMs;
     sayGoodbye(live);
   };
+  const cutLive = ({ session, socket }: Live) => {
+    session.destroy();
+    // Destroyed, a session still waits until its peer has read what was written.
+    socket.destroy();
+  };
   const forgetStream = function (this: ServerHttp2Stream) {
     streams.delete(this);
     untaken.delete(this);
@@ -104,7 +108,7 @@ export function createConnections(limits: ConnectionLimits, log: Log): Connectio
     const now = performance.now();
     for (const live of lives.values()) {
       if (now >= live.retireTime) retireLive(live, limits.connectionGraceMs);
-      if (live.cutTime !== undefined && now >= live.cutTime) live.session.destroy();
+      if (live.cutTime !== undefined && now >= live.cutTime) cutLive(live);
     }
     for (const stream of streams) {
       // Answered before its body had come: nobody reads the rest.
@@ -116,39 +120,35 @@ export function createConnections(limits: ConnectionLimits, log: Log): Connectio
   const dropUntaken = (now: number) => {
     let bytes = 0;
     const waiting: (ServerHttp2Stream | Socket)[] = [];
-    for (const peer of [...streams, ...sockets.keys()]) {
+    for (const peer of [...streams, ...sockets.keys(), ...[...lives.values()].map(({ socket }) => socket)]) {
       const before = untaken.get(peer);
-      const pending = peer.destroyed ? 0 : peer.writableLength;
+      const pending = peer.destroyed ? 0 : pendingOf(peer);
+      // A stream has one answer; a connection has one after the other, often of the same length.
+      const mark = "session" in peer ? pending : peer.bytesWritten - pending;
       bytes += pending;
       if (pending === 0) untaken.delete(peer);
-      else if (before?.bytes === pending) {
+      else if (before?.mark === mark) {
         if (now - before.sinceTime >= limits.answerTimeoutMs) drop(peer);
         else waiting.push(peer);
       } else {
         // An answer that is complete has this long as a whole; a stream's only has to get on.
         const sinceTime = before !== undefined && peer.writableEnded ? before.sinceTime : now;
-        untaken.set(peer, { bytes: pending, sinceTime, written: writtenBy(peer) });
+        untaken.set(peer, { mark, sinceTime });
       }
     }
     if (bytes <= limits.maxUntakenBytes) return;
-    for (const peer of waiting.sort((a, b) => b.writableLength - a.writableLength)) {
-      bytes -= peer.writableLength;
+    for (const peer of waiting.sort((a, b) => pendingOf(b) - pendingOf(a))) {
+      bytes -= pendingOf(peer);
       drop(peer);
       if (bytes <= limits.maxUntakenBytes) return;
     }
   };
 
-  const socketOf = (peer: ServerHttp2Stream | Socket) =>
-    "session" in peer ? lives.get(peer.session as ServerHttp2Session)?.socket : peer;
-  const writtenBy = (peer: ServerHttp2Stream | Socket) => socketOf(peer)?.bytesWritten ?? 0;
   const drop = (peer: ServerHttp2Stream | Socket) => {
-    log.debug({ bytes: peer.writableLength }, "an answer was not taken in time");
-    // Nothing at all went out meanwhile: the whole connection is dead, and would keep what it holds.
-    const dead = writtenBy(peer) === untaken.get(peer)?.written;
+    log.debug({ bytes: pendingOf(peer) }, "an answer was not taken in time");
     untaken.delete(peer);
-    if (!("session" in peer)) peer.destroy();
-    else if (dead) peer.session?.destroy();
-    else peer.close(constants.NGHTTP2_CANCEL);
+    if ("session" in peer) peer.close(constants.NGHTTP2_CANCEL);
+    else peer.destroy();
   };
 
   const timer = setInterval(sweep, sweepMs(limits));
@@ -157,7 +157,10 @@ export function createConnections(limits: ConnectionLimits, log: Log): Connectio
     addSession(session, socket) {
       const live: Live = { session, socket, retireTime: retireTime() };
       lives.set(session, live);
-      session.once("close", () => lives.delete(session));
+      socket.once("close", () => {
+        lives.delete(session);
+        untaken.delete(socket);
+      });
       session.on("timeout", () => retireLive(live, limits.connectionGraceMs));
       if (retired) retireLive(live, Infinity);
     },
@@ -197,10 +200,16 @@ export function createConnections(limits: ConnectionLimits, log: Log): Connectio
       for (const live of lives.values()) retireLive(live, Infinity);
     },
     cut() {
-      for (const { session } of lives.values()) session.destroy();
+      for (const live of lives.values()) cutLive(live);
     },
     close: () => clearInterval(timer),
   };
+}
+
+/** The bytes that wait for a peer. What an HTTP/2 connection has written itself only the handle below its socket knows. */
+function pendingOf(peer: ServerHttp2Stream | Socket): number {
+  const { _handle: handle } = peer as { readonly _handle?: { readonly writeQueueSize?: number } | null };
+  return Math.max(peer.writableLength, "session" in peer ? 0 : (handle?.writeQueueSize ?? 0));
 }
 
 /** Often enough for the shortest of the times. */
