@@ -1,6 +1,6 @@
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
-import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { type Order, type OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
+import { retryAfterMsOf } from "./errors.ts";
 
 /** What a watcher may set. */
 export interface WatchOrderOptions {
@@ -65,7 +65,7 @@ export async function* watchOrder(
       const failure = ConnectError.from(error);
       if (!ended() && FINAL_CODES.has(failure.code)) throw failure;
       failures++;
-      pauseMs = retryAfterMs(failure);
+      pauseMs = retryAfterMsOf(failure) ?? 0;
     } finally {
       attempt.end();
     }
@@ -98,11 +98,6 @@ function startAttempt(outer: AbortSignal | undefined, silenceMs: number) {
       controller.abort();
     },
   };
-}
-
-function retryAfterMs(error: ConnectError): number {
-  const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
-  return delay === undefined ? 0 : Number(delay.seconds) * 1000 + delay.nanos / 1_000_000;
 }
 
 function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
