@@ -1,5 +1,4 @@
-import { create } from "@bufbuild/protobuf";
-import { type Money, MoneySchema } from "#gen/marketplace/type/v1/money_pb.ts";
+import type { Money } from "#gen/marketplace/type/v1/money_pb.ts";
 
 /** An amount as any message carries it: minor units as a bigint, never a float. */
 export interface MoneyShape {
@@ -24,7 +23,8 @@ const digitsOf = new Map<string, number>();
 /** An amount from minor units. */
 export function money(currencyCode: string, amountMinor: bigint): Money {
   if (amountMinor > MAX_INT64 || amountMinor < -MAX_INT64 - 1n) throw new RangeError("An amount of money has at most 64 bits.");
-  return create(MoneySchema, { currencyCode, amountMinor });
+  // What `create(MoneySchema, …)` gives, without the schema: a page that only shows prices need not load protobuf.
+  return { $typeName: "marketplace.type.v1.Money", currencyCode, amountMinor };
 }
 
 /** How many digits a currency has behind its decimal point: 2 for USD, 0 for JPY, 3 for KWD. */

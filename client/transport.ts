@@ -72,7 +72,6 @@ function retrying(maxAttempts: number): Interceptor {
         if (attempt >= maxAttempts || request.signal.aborted || !isWorthAnotherAttempt(error)) throw error;
         const longest = Math.min(WAIT_MS * 2 ** (attempt - 1), MAX_WAIT_MS);
         await wait(Math.max(retryAfterMsOf(error) ?? 0, longest * (0.5 + Math.random() / 2)), request.signal);
-        // Out of time meanwhile: what went wrong says more than that.
         if (request.signal.aborted) throw error;
       }
     }
