@@ -30,3 +30,4 @@ export {
   subtractMoney,
 } from "./money.ts";
 export { createSoukTransport, type SoukTransportOptions, soukInterceptors, type TokenSource } from "./transport.ts";
+export { type WatchOrderOptions, watchOrder } from "./watch-order.ts";
