@@ -67,6 +67,7 @@ export async function run(
   try {
     const telemetry = watches ? telemetryOf(config, log) : undefined;
     if (telemetry) undo.push(() => telemetry.stop());
+    const observer = telemetry?.observer;
     const stores = config.stores === "production" ? await productionStores(config) : undefined;
     if (stores) undo.push(() => stores.stop());
     if (stores?.redisUrl) await checkRedis(stores.redisUrl, log);
@@ -87,7 +88,7 @@ export async function run(
       log,
       baseUrl,
       health,
-      observer: telemetry?.observer,
+      observer,
     });
     undo.push(() => marketplace.stop());
     telemetry?.watch(marketplace.modules.flatMap(({ database }) => database ?? []));
@@ -96,7 +97,7 @@ export async function run(
     const reflection = config.env !== "production";
     const { modules, inner } = marketplace;
     const metrics = telemetry && config.metrics ? metricsPage(telemetry, log) : undefined;
-    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins, metrics });
+    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins, metrics, observer });
     undo.push(() => server?.stop(drainMs));
     await marketplace.start();
     return { url: server.url, keys, marketplace, log, stop };

@@ -111,7 +111,7 @@ export interface Marketplace {
 /** Opens the databases of the services, bringing their tables up to date, and wires them. Nothing runs by itself before `start`. */
 export async function openMarketplace(options: MarketplaceOptions): Promise<Marketplace> {
   const { keys, clock, log, services = SERVICES, redisUrl, observer } = options;
-  const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log });
+  const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log, observer });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
   const closing: (() => void)[] = [];
   const part = (service: string) => ({

@@ -68,3 +68,6 @@ export interface Observer {
   /** A job runs. */
   jobRun<T>(job: { readonly kind: string; readonly key: string; readonly attempt: number }, work: () => Promise<T>): Promise<T>;
 }
+
+/** What the RPC path tells of. */
+export type CallObserver = Pick<Observer, "serverCall" | "clientCall">;
