@@ -1,4 +1,3 @@
-import type { HandlerContext } from "@connectrpc/connect";
 import type { Caller } from "#runtime/call.ts";
 import { fail, PERMISSION_DENIED, TOKEN_INVALID, TOKEN_MISSING } from "#runtime/errors.ts";
 import type { MethodPolicy } from "#runtime/policy.ts";
@@ -15,25 +14,31 @@ export interface Verifiers {
   readonly services: Verifier<string>;
 }
 
+/** A request whose headers can be read, by their names in lower case. */
+export interface HeaderReader {
+  header(name: string): string | undefined;
+}
+
+const ANONYMOUS: Caller = { kind: "anonymous" };
+
 /**
  * Who is calling. A service's token wins over an account's. Fails with TOKEN_EXPIRED or TOKEN_INVALID on a token that is not good, even
  * where none is needed: a client with a stale token should learn of it rather than be served as nobody.
  */
-export function identify(context: Pick<HandlerContext, "requestHeader">, verifiers: Verifiers): Caller | Promise<Caller> {
-  const header = context.requestHeader;
-  const serviceToken = header.get(SERVICE_TOKEN_HEADER);
-  if (serviceToken !== null) {
-    const accountId = header.get(ACCOUNT_HEADER);
-    if (accountId !== null && !ACCOUNT_ID.test(accountId)) {
+export function identify(request: HeaderReader, verifiers: Verifiers): Caller | Promise<Caller> {
+  const serviceToken = request.header(SERVICE_TOKEN_HEADER);
+  if (serviceToken !== undefined) {
+    const accountId = request.header(ACCOUNT_HEADER);
+    if (accountId !== undefined && !ACCOUNT_ID.test(accountId)) {
       fail(TOKEN_INVALID, { message: `The header ${ACCOUNT_HEADER} does not hold an account's id.` });
     }
     return after(verifiers.services(serviceToken), (service) =>
-      accountId === null ? { kind: "service", service } : { kind: "service", service, accountId },
+      accountId === undefined ? { kind: "service", service } : { kind: "service", service, accountId },
     );
   }
-  const authorization = header.get("authorization");
-  if (authorization === null) {
-    return { kind: "anonymous" };
+  const authorization = request.header("authorization");
+  if (authorization === undefined) {
+    return ANONYMOUS;
   }
   const token = /^bearer +([\w.~+/=-]+)$/i.exec(authorization)?.[1];
   if (token === undefined) {

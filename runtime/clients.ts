@@ -6,6 +6,9 @@ import { ACCOUNT_HEADER, SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
 import { accountIfAny, type Call } from "#runtime/call.ts";
 import { createDispatch, type DispatchOptions } from "#runtime/dispatch.ts";
 import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
+import { methodName } from "#runtime/policy.ts";
+import { createMemoryTransport } from "#runtime/rpc/memory.ts";
+import type { UnaryMethod } from "#runtime/rpc/method.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import type { ServiceTokenSource } from "#runtime/tokens.ts";
 
@@ -41,12 +44,14 @@ export interface Way {
   /** The contracts it implements. */
   readonly services: readonly DescService[];
   open(interceptors: Interceptor[]): Transport;
+  /** The same for a service that is known by its tokens, where that is cheaper than an interceptor that adds them. */
+  openAs?(tokens: ServiceTokenSource, interceptors: readonly Interceptor[]): Transport;
 }
 
 /** An empty directory whose co-hosted services do their duties with these options. */
 export function createDirectory(options: DispatchOptions): Directory {
   const hosted = new Map<string, Way>();
-  const breath = breathing();
+  const breathe = breathing();
   const find = (service: DescService, module: string | undefined): Way => {
     if (module !== undefined) {
       const found = hosted.get(module);
@@ -74,16 +79,18 @@ export function createDirectory(options: DispatchOptions): Directory {
   };
   return {
     host(added) {
-      for (const module of added) add(module.name, hostInMemory(module, options, breath));
+      for (const module of added) add(module.name, hostInMemory(module, options, breathe));
     },
     reach: add,
     modules,
     clientsFor(tokens, seeing = []) {
-      const interceptors = [...seeing, identityInterceptor(tokens)];
       const of = <S extends DescService>(service: S, module?: string): Client<S> =>
         createClient(
           service,
-          lazyTransport(() => find(service, module).open(interceptors)),
+          lazyTransport(() => {
+            const way = find(service, module);
+            return way.openAs?.(tokens, seeing) ?? way.open([...seeing, identityInterceptor(tokens)]);
+          }),
         );
       return { of, at: (module, service) => of(service, module), modules };
     },
@@ -91,24 +98,30 @@ export function createDirectory(options: DispatchOptions): Directory {
   };
 }
 
-function hostInMemory(module: ServiceModule, options: DispatchOptions, breath: Interceptor): Way {
-  const { handlers, services } = createDispatch([(router) => module.routes(router)], options);
+function hostInMemory(module: ServiceModule, options: DispatchOptions, breathe: () => Promise<void> | undefined): Way {
+  const { unary, handlers, services } = createDispatch([(router) => module.routes(router)], options);
   const httpClient = createUniversalHandlerClient([...handlers]);
-  return {
-    services,
-    open: (interceptors) =>
-      createTransport({
+  const open = (interceptors: readonly Interceptor[], tokens?: ServiceTokenSource): Transport =>
+    createMemoryTransport({
+      target: module.name,
+      find: (method) => unary.get(`/${methodName(method)}`) as UnaryMethod,
+      interceptors,
+      ...(tokens === undefined ? {} : { ownHeaders: async () => ({ [SERVICE_TOKEN_HEADER]: await tokens() }) }),
+      breathe,
+      observer: options.observer,
+      streams: createTransport({
         httpClient,
         baseUrl: `https://${module.name}.in-memory`,
         useBinaryFormat: true,
-        interceptors: [...interceptors, breath],
+        interceptors: [...interceptors, ...(tokens === undefined ? [] : [identityInterceptor(tokens)])],
         acceptCompression: [],
         sendCompression: null,
         compressMinBytes: Number.MAX_SAFE_INTEGER,
         readMaxBytes: 0xffffffff,
         writeMaxBytes: 0xffffffff,
-      }),
-  };
+      }).stream,
+    });
+  return { services, open, openAs: (tokens, interceptors) => open(interceptors, tokens) };
 }
 
 /** How long calls between co-hosted services may keep the event loop from turning. */
@@ -118,7 +131,7 @@ const BREATH_MS = 10;
  * Lets the event loop turn now and then. A call in memory on an embedded database never leaves the queue of promises: a burst of calls that call others
  * would hold up sockets, timers and verifications until the last of them is through.
  */
-function breathing(): Interceptor {
+function breathing(): () => Promise<void> | undefined {
   let turnTime = performance.now();
   let turn: Promise<void> | undefined;
   const nextTurn = () =>
@@ -129,12 +142,10 @@ function breathing(): Interceptor {
         resolve();
       });
     });
-  return (next) => async (request) => {
-    if (performance.now() - turnTime > BREATH_MS) {
-      turn ??= nextTurn();
-      await turn;
-    }
-    return next(request);
+  return () => {
+    if (performance.now() - turnTime <= BREATH_MS) return undefined;
+    turn ??= nextTurn();
+    return turn;
   };
 }
 

@@ -139,6 +139,62 @@ const SETTINGS = {
     meaning: "json for machines, line for people",
     read: oneOf(LOG_FORMATS),
   },
+  metrics: {
+    variable: "SOUK_METRICS",
+    initial: "true",
+    meaning: "measurements for Prometheus at /metrics, on the same port; not for requests that came through a proxy",
+    read: yesOrNo,
+  },
+  otlpEndpoint: {
+    variable: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    shown: "URL",
+    initial: "",
+    meaning: "the OpenTelemetry collector that gets traces and measurements, by OTLP over HTTP: http://otel-collector:4318",
+    read: optional(collectorUrl),
+  },
+  otlpHeaders: {
+    variable: "OTEL_EXPORTER_OTLP_HEADERS",
+    shown: "LIST",
+    initial: "",
+    meaning: "headers that the collector wants, such as x-api-key=…, separated by commas",
+    secret: true,
+    read: pairs,
+  },
+  otlpTimeoutMs: {
+    variable: "OTEL_EXPORTER_OTLP_TIMEOUT",
+    shown: "MS",
+    initial: "10000",
+    meaning: "how long the collector may take; what it does not take by then is dropped and counted",
+    read: integer(100, 60_000),
+  },
+  otelServiceName: {
+    variable: "OTEL_SERVICE_NAME",
+    shown: "NAME",
+    initial: "",
+    meaning: "what the process is called in telemetry; souk, or souk-order where it runs one service, unless named",
+    read: optional(shortText),
+  },
+  otelResource: {
+    variable: "OTEL_RESOURCE_ATTRIBUTES",
+    shown: "LIST",
+    initial: "",
+    meaning: "more about the process in telemetry: deployment.environment.name=staging,k8s.pod.name=…",
+    read: pairs,
+  },
+  tracesRatio: {
+    variable: "OTEL_TRACES_SAMPLER_ARG",
+    shown: "SHARE",
+    initial: { development: "1", production: "0.1" },
+    meaning: "the share of traces that begin here and are recorded, 0 to 1; one that began elsewhere is recorded as it was there",
+    read: share,
+  },
+  metricsIntervalMs: {
+    variable: "OTEL_METRIC_EXPORT_INTERVAL",
+    shown: "MS",
+    initial: "60000",
+    meaning: "how often measurements are sent to the collector",
+    read: integer(1_000, 3_600_000),
+  },
   drainMs: {
     variable: "SOUK_DRAIN_MS",
     shown: "MS",
@@ -415,6 +471,43 @@ function databaseUrl(text: string): string {
   if (!text.slice(text.lastIndexOf("/")).includes("{service}"))
     throw new Error("each service has a database of its own: {service} must stand in the database's name");
   return text;
+}
+
+function collectorUrl(text: string): string {
+  const url = URL.parse(text);
+  if (url !== null && /^https?:$/.test(url.protocol) && url.search === "" && url.hash === "" && url.username === "") {
+    return url.href.replace(/\/+$/, "");
+  }
+  throw new Error("it must be the address of a collector, such as http://otel-collector:4318, without the path of a signal");
+}
+
+/** `name=value` pairs as the OTEL_ variables write them: separated by commas, with percent escapes. */
+function pairs(text: string): Readonly<Record<string, string>> {
+  const parts = text.split(",").map((part) => part.trim());
+  return Object.fromEntries(
+    parts
+      .filter((part) => part !== "")
+      .map((part) => {
+        const [, name, value] = /^([\w.\-/]+)\s*=\s*(.*)$/.exec(part) ?? [];
+        try {
+          if (name !== undefined) return [name, decodeURIComponent(value as string)];
+        } catch {
+          // A percent sign that escapes nothing.
+        }
+        throw new Error("it must be like name=value,name=value, with %2C for a comma in a value");
+      }),
+  );
+}
+
+function share(text: string): number {
+  const value = /^(0|1|[01]?\.\d{1,9})$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= 0 && value <= 1) return value;
+  throw new Error("it must be a number from 0 to 1");
+}
+
+function shortText(text: string): string {
+  if (/^[\w.\-/ ]{1,100}$/.test(text)) return text;
+  throw new Error("it must be letters, digits, dots and hyphens, at most 100");
 }
 
 function redisUrl(text: string): string {

@@ -1,4 +1,4 @@
-import type { DescMessage, DescMethod, DescService } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethod, DescMethodUnary, DescService } from "@bufbuild/protobuf";
 import {
   type ConnectRouter,
   type ConnectRouterOptions,
@@ -9,10 +9,13 @@ import {
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionGzip } from "@connectrpc/connect-node";
 import type { Verifiers } from "#runtime/access.ts";
+import { type Duties, methodFactory } from "#runtime/duties.ts";
 import { fail, UNIMPLEMENTED } from "#runtime/errors.ts";
-import { createGate, createInterceptor, type Duties } from "#runtime/interceptors.ts";
+import { createGate, createInterceptor } from "#runtime/interceptors.ts";
 import type { Log } from "#runtime/log.ts";
 import { MAX_REQUEST_BYTES, type MethodPolicy, methodName, readPolicies } from "#runtime/policy.ts";
+import type { UnaryMethod } from "#runtime/rpc/method.ts";
+import type { CallObserver } from "#runtime/telemetry/observer.ts";
 import { createValidation } from "#runtime/validation.ts";
 
 /** The largest answer in bytes. */
@@ -26,10 +29,15 @@ export interface DispatchOptions {
   readonly shutdown?: AbortSignal;
   /** Policies of services whose contract is others' and declares none. */
   readonly builtIn?: (method: DescMethod) => MethodPolicy | undefined;
+  /** Watches calls; nothing does unless given. */
+  readonly observer?: CallObserver | undefined;
 }
 
 /** Registered RPCs, each behind all duties. */
 export interface Dispatch {
+  /** Unary methods by their paths, such as `/marketplace.order.v1.OrderService/PlaceOrder`. */
+  readonly unary: ReadonlyMap<string, UnaryMethod>;
+  /** Streams, which the library serves. */
   readonly handlers: readonly UniversalHandler[];
   readonly services: readonly DescService[];
 }
@@ -58,15 +66,23 @@ export function createDispatch(routes: readonly Routes[], options: DispatchOptio
     validation: createValidation(new Set<DescMessage>(methods.map((method) => method.input))),
     log: options.log,
     shutdown: options.shutdown ?? new AbortController().signal,
+    observer: options.observer,
   };
+  const methodOf = methodFactory(duties, MAX_RESPONSE_BYTES);
+  const unary = new Map<string, UnaryMethod>();
   const router = createConnectRouter(routerOptions(duties));
   for (const { service, implementation } of registered) {
     for (const method of service.methods) {
-      const { maxRequestBytes } = policies.get(method) as MethodPolicy;
-      router.rpc(method, implementationOf(method, implementation), { readMaxBytes: maxRequestBytes });
+      const own = implementationOf(method, implementation);
+      if (method.methodKind === "unary") {
+        unary.set(`/${methodName(method)}`, methodOf(method as DescMethodUnary, own as UnaryMethod["implementation"]));
+      } else {
+        const { maxRequestBytes } = policies.get(method) as MethodPolicy;
+        router.rpc(method, own, { readMaxBytes: maxRequestBytes });
+      }
     }
   }
-  return { handlers: router.handlers, services: registered.map(({ service }) => service) };
+  return { unary, handlers: router.handlers, services: registered.map(({ service }) => service) };
 }
 
 function routerOptions(duties: Duties): ConnectRouterOptions {

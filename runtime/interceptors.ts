@@ -6,37 +6,17 @@ import {
   type Interceptor,
   type StreamRequest,
   type StreamResponse,
-  type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect";
-import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
-import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
+import { admit, identify } from "#runtime/access.ts";
 import { type Call, type Caller, callerName, callKey } from "#runtime/call.ts";
-import {
-  CANCELLED,
-  DEADLINE_EXCEEDED,
-  failure,
-  INTERNAL,
-  MALFORMED_REQUEST,
-  openDetails,
-  reasonOf,
-  UNAVAILABLE,
-} from "#runtime/errors.ts";
-import { newId } from "#runtime/ids.ts";
+import { type Duties, IDENTITY_HEADERS, logCall, presentable } from "#runtime/duties.ts";
+import { CANCELLED, DEADLINE_EXCEEDED, failure, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
 import { byCode, readingFailure } from "#runtime/refusals.ts";
+import type { Carriage, ObservedCall } from "#runtime/telemetry/observer.ts";
 import type { Validation } from "#runtime/validation.ts";
-
-/** What every call is measured against. */
-export interface Duties {
-  readonly policies: ReadonlyMap<DescMethod, MethodPolicy>;
-  readonly verifiers: Verifiers;
-  readonly validation: Validation;
-  readonly log: Log;
-  /** Aborted when the process stops: streams end, unary calls finish. */
-  readonly shutdown: AbortSignal;
-}
 
 /** A call that passed the gate. */
 export interface Arrival {
@@ -49,6 +29,7 @@ export interface Arrival {
   readonly deadline: number;
   /** Whether the request was read and the interceptor took over, which then answers for errors and the log. */
   began: boolean;
+  readonly observed: ObservedCall | undefined;
 }
 
 /** Where the gate leaves the arrival for the interceptor and for the reader of the body. */
@@ -65,32 +46,25 @@ export function createGate(duties: Duties): (context: HandlerContext) => Promise
   return async (context) => {
     const startTime = performance.now();
     const { method } = context;
+    const header = (name: string) => context.requestHeader.get(name) ?? undefined;
+    const observed = duties.observer?.serverCall({ method, carriage: context.protocolName as Carriage, header });
     let caller: Caller = { kind: "anonymous" };
     try {
       const policy = duties.policies.get(method) as MethodPolicy;
       const boundMs = Math.min(context.timeoutMs() ?? Infinity, policy.timeoutMs ?? policy.maxStreamAgeMs ?? Infinity);
       const deadline = Date.now() + boundMs;
-      caller = await identify(context, duties.verifiers);
+      caller = await identify({ header }, duties.verifiers);
       admit(caller, policy);
-      checkQuery(context);
-      const arrival: Arrival = { method, policy, caller, startTime, deadline, began: false };
+      const arrival: Arrival = { method, policy, caller, startTime, deadline, began: false, observed };
       context.values.set(arrivalKey, arrival);
       nameReadingErrors(context, arrival, duties);
     } catch (error) {
       const answer = presentable(error, duties.log, method);
       logCall(duties.log, { method, caller, startTime }, answer);
+      observed?.end(answer);
       throw answer;
     }
   };
-}
-
-/** The library meets broken base64 in the URL of a GET with an error that it would answer as our fault. */
-function checkQuery(context: HandlerContext): void {
-  if (context.requestMethod !== "GET") return;
-  const query = new URL(context.url).searchParams;
-  if (query.get("base64") === "1" && !/^[A-Za-z0-9+/_-]*={0,2}$/.test(query.get("message") ?? "")) {
-    throw failure(MALFORMED_REQUEST, { message: "The message in the URL is not base64." });
-  }
 }
 
 /**
@@ -108,12 +82,13 @@ function nameReadingErrors(context: HandlerContext, arrival: Arrival, duties: Du
         Object.assign(error, { code: named.code, rawMessage: named.rawMessage, message: named.message, details: named.details });
       }
       logCall(duties.log, arrival, error);
+      arrival.observed?.end(error);
     },
     { once: true },
   );
 }
 
-/** What runs around every handler: the deadline, validation, errors with reasons, the log. */
+/** What runs around the handler of every stream: its age, validation, errors with reasons, the log. */
 export function createInterceptor(duties: Duties): Interceptor {
   return (next) => async (request) => {
     const arrival = request.contextValues.get(arrivalKey);
@@ -121,36 +96,9 @@ export function createInterceptor(duties: Duties): Interceptor {
       throw new Error("The gate did not run: it belongs in front of this interceptor.");
     }
     arrival.began = true;
-    return request.stream ? serveStream(duties, arrival, request, next) : serveUnary(duties, arrival, request, next);
+    if (!request.stream) throw new Error("Unary calls have a way of their own.");
+    return serveStream(duties, arrival, request, next);
   };
-}
-
-async function serveUnary(
-  duties: Duties,
-  arrival: Arrival,
-  request: UnaryRequest,
-  next: (request: UnaryRequest) => Promise<UnaryResponse | StreamResponse>,
-): Promise<UnaryResponse> {
-  const bound = bind(arrival, request.signal);
-  try {
-    if (bound.signal.aborted) {
-      throw bound.signal.reason;
-    }
-    duties.validation.check(arrival.method.input, request.message);
-    takeCall(duties, arrival, request, bound.signal, (request.message as { requestId?: unknown }).requestId);
-    const response = (await Promise.race([next({ ...request, signal: bound.signal }), bound.over])) as UnaryResponse;
-    if (request.requestMethod === "GET") {
-      response.header.set("cache-control", cacheControl(arrival));
-    }
-    logCall(duties.log, arrival);
-    return response;
-  } catch (error) {
-    const answer = presentable(bound.signal.aborted ? bound.signal.reason : error, duties.log, arrival.method);
-    logCall(duties.log, arrival, answer);
-    throw answer;
-  } finally {
-    bound.end();
-  }
 }
 
 async function serveStream(
@@ -167,14 +115,17 @@ async function serveStream(
       const why = bound.signal.aborted ? bound.signal.reason : error;
       ended = { answer: why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties.log, arrival.method) };
       logCall(duties.log, arrival, ended.answer);
+      arrival.observed?.end(ended.answer);
       bound.end();
     }
     return ended.answer;
   };
   try {
-    takeCall(duties, arrival, request, bound.signal, undefined);
+    takeCall(duties, arrival, request, bound.signal);
     const message = checkedInput(duties.validation, arrival.method, request.message);
-    const response = (await Promise.race([next({ ...request, signal: bound.signal, message }), bound.over])) as StreamResponse;
+    const begin = () => next({ ...request, signal: bound.signal, message });
+    const begun = arrival.observed === undefined ? begin() : arrival.observed.run(begin);
+    const response = (await Promise.race([begun, bound.over])) as StreamResponse;
     return { ...response, message: boundedOutput(response.message, bound, finish) };
   } catch (error) {
     throw finish(error) ?? failure(UNAVAILABLE);
@@ -279,13 +230,7 @@ function callerGone(reason: unknown): ConnectError {
   return (reason instanceof ConnectError ? byCode(reason) : undefined) ?? failure(CANCELLED, { cause: reason });
 }
 
-function takeCall(
-  duties: Duties,
-  arrival: Arrival,
-  request: UnaryRequest | StreamRequest,
-  signal: AbortSignal,
-  requestId: unknown,
-): void {
+function takeCall(duties: Duties, arrival: Arrival, request: StreamRequest, signal: AbortSignal): void {
   const { method, caller, deadline } = arrival;
   let log: Log | undefined;
   const call: Call = {
@@ -298,53 +243,7 @@ function takeCall(
       log ??= duties.log.child({ method: methodName(method), caller: callerName(caller) });
       return log;
     },
-    ...(typeof requestId === "string" && requestId !== "" ? { requestId } : {}),
   };
   request.contextValues.set(callKey, call);
-  // A handler that hands its headers on must not hand on who called it.
-  request.header.delete("authorization");
-  request.header.delete(SERVICE_TOKEN_HEADER);
-  request.header.delete(ACCOUNT_HEADER);
-}
-
-/** An answer that may be shared was given to everybody alike; with a token it is the caller's own. */
-function cacheControl({ policy, caller }: Arrival): string {
-  if (policy.cacheControl === undefined) return "no-store";
-  return caller.kind === "anonymous" ? policy.cacheControl : policy.cacheControl.replace("public", "private");
-}
-
-/** Reasons of the tokens that we send to other services: when those are refused the fault is ours, not our caller's. */
-const OWN_IDENTITY = new Set(["TOKEN_MISSING", "TOKEN_EXPIRED", "TOKEN_INVALID"]);
-
-/** The error as the caller may see it: with a reason, and without anything inner. What is not meant for callers is logged whole. */
-export function presentable(error: unknown, log: Log, method: DescMethod): ConnectError {
-  if (error instanceof ConnectError) {
-    const reason = error.findDetails(ErrorInfoSchema).length > 0 ? reasonOf(error) : undefined;
-    if (reason !== undefined && !(OWN_IDENTITY.has(reason) && isFromWire(error))) {
-      return openDetails(error);
-    }
-    const named = reason === undefined ? byCode(error) : undefined;
-    if (named !== undefined) {
-      return named;
-    }
-  }
-  const errorId = newId();
-  log.error({ err: error, error_id: errorId, method: methodName(method) }, "a call failed");
-  return failure(INTERNAL, { metadata: { error_id: errorId }, cause: error });
-}
-
-function isFromWire(error: ConnectError): boolean {
-  return error.details.some((detail) => "type" in detail);
-}
-
-/** One line a call. A server's own fault was logged as an error already. */
-function logCall(log: Log, call: Pick<Arrival, "method" | "caller" | "startTime">, error?: ConnectError): void {
-  if (!log.isLevelEnabled("info")) return;
-  log.info({
-    method: methodName(call.method),
-    caller: callerName(call.caller),
-    code: error?.code ?? 0,
-    ...(error === undefined ? {} : { reason: reasonOf(error) }),
-    ms: Math.round((performance.now() - call.startTime) * 100) / 100,
-  });
+  for (const name of IDENTITY_HEADERS) request.header.delete(name);
 }

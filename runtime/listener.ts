@@ -6,11 +6,11 @@ import {
   type Http2ServerRequest,
   type Http2ServerResponse,
   type IncomingHttpHeaders,
-  type ServerHttp2Session,
   type ServerHttp2Stream,
 } from "node:http2";
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
 import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { type ConnectionLimits, createConnections, DEFAULT_CONNECTION_LIMITS } from "#runtime/connections.ts";
 import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
 
@@ -23,7 +23,7 @@ export type AnyResponse = ServerResponse<IncomingMessage> | Http2ServerResponse;
 export type TakeStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
 
 /** The bounds of a port. */
-export interface ListenerLimits {
+export interface ListenerLimits extends ConnectionLimits {
   /** Connections at once; more are closed at once. */
   readonly maxConnections: number;
   /** Calls at once on one HTTP/2 connection. */
@@ -38,6 +38,9 @@ export interface ListenerLimits {
   readonly requestTimeoutMs: number;
   /** How long a connection may stay without a call, in ms. */
   readonly idleTimeoutMs: number;
+  /** Calls that the peer of one HTTP/2 connection may give up at once, and for how many of them a second is forgiven. */
+  readonly resetBurst: number;
+  readonly resetsPerSecond: number;
 }
 
 /** The bounds of a port unless told otherwise. */
@@ -49,15 +52,23 @@ export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 60_000,
   idleTimeoutMs: 5 * 60_000,
+  resetBurst: 500,
+  resetsPerSecond: 100,
+  ...DEFAULT_CONNECTION_LIMITS,
 };
 
 /** An open port. */
 export interface Listener {
   readonly port: number;
   readonly host: string;
+  /** Asks clients over HTTP/1.1 to leave with their next answers, before it closes: closing an idle connection can cross a request on its way. */
+  announce(): void;
   /** Stops accepting, tells every connection to go (GOAWAY, `connection: close`), waits for calls in flight, then cuts what is left. */
   close(graceMs: number): Promise<void>;
 }
+
+/** How long a new connection may take to say something when the port closes. */
+const MOMENT_MS = 1000;
 
 /** What an HTTP/2 connection begins with: "PRI * HTTP/2.0". No HTTP/1.1 method begins like this. */
 const PREFACE = Buffer.from("PRI");
@@ -76,47 +87,62 @@ export async function listen(options: {
   limits?: Partial<ListenerLimits>;
 }): Promise<Listener> {
   const limits = { ...DEFAULT_LISTENER_LIMITS, ...options.limits };
+  const connections = createConnections(limits, options.log);
   let closing = false;
   const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
   const http1 = http1Server(limits, (request, response) => {
-    if (closing) response.setHeader("connection", "close");
+    if (!connections.addRequest(request, response)) return;
     response.once("close", () => closing && http1.closeIdleConnections());
     options.handler(request, response);
   });
-  const http2 = http2Server(limits, options.handler, options.takeStream ?? (() => false));
+  http1.on("connection", connections.addSocket);
+  const takeStream = options.takeStream ?? (() => false);
+  const http2 = http2Server(limits, options.handler, (stream, headers) => {
+    connections.addStream(stream);
+    return takeStream(stream, headers);
+  });
+  let beginning: Socket;
   http2.on("session", (session) => {
-    sessions.add(session);
-    session.once("close", () => sessions.delete(session));
-    session.setTimeout(limits.idleTimeoutMs, () => session.close());
     // A peer that breaks the protocol or the connection ends its session, not the process.
     session.on("error", (error) => options.log.debug({ err: error }, "an HTTP/2 connection failed"));
-    if (closing) session.close();
+    session.setTimeout(limits.idleTimeoutMs);
+    connections.addSession(session, beginning);
   });
+  const begin = (socket: Socket, isHttp2: boolean) => {
+    beginning = socket;
+    (isHttp2 ? http2 : http1).emit("connection", socket);
+  };
   const net = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
     socket.on("error", (error) => options.log.trace({ err: error }, "a connection failed"));
-    sniff(socket, limits.headersTimeoutMs, (isHttp2) => (isHttp2 ? http2 : http1).emit("connection", socket));
+    sniff(socket, limits.headersTimeoutMs, (isHttp2) => begin(socket, isHttp2));
   });
   net.maxConnections = limits.maxConnections;
   await bindPort(net, options.port, options.host);
   const { port } = net.address() as AddressInfo;
+  const cutAll = (which: (socket: Socket) => boolean) => {
+    for (const socket of sockets) if (which(socket)) socket.destroy();
+  };
   return {
     port,
     host: options.host,
+    announce: connections.announce,
     async close(graceMs) {
       closing = true;
       const closed = new Promise<void>((resolve) => net.close(() => resolve()));
-      for (const session of sessions) session.close();
+      connections.retire();
       http1.closeIdleConnections();
-      for (const socket of sockets) if (undecided.has(socket)) socket.destroy();
+      // Who has only just connected may have a call on its way.
+      const silent = setTimeout(() => cutAll((socket) => undecided.has(socket)), Math.min(graceMs, MOMENT_MS));
       const cut = setTimeout(() => {
-        for (const session of sessions) session.destroy();
-        for (const socket of sockets) socket.destroy();
+        connections.cut();
+        cutAll(() => true);
       }, graceMs);
       await closed;
+      clearTimeout(silent);
       clearTimeout(cut);
+      connections.close();
       // Its clock of connections was started by hand.
       http1.close();
     },
@@ -196,6 +222,8 @@ function http2Server(
       maxSessionRejectedStreams: 100,
       maxSettings: 32,
       maxSessionMemory: 32,
+      streamResetBurst: limits.resetBurst,
+      streamResetRate: limits.resetsPerSecond,
       unknownProtocolTimeout: limits.headersTimeoutMs,
     },
     handler,

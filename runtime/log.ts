@@ -16,8 +16,17 @@ export type LogFormat = (typeof LOG_FORMATS)[number];
 /** Fields that are never written, whatever somebody puts in a line. */
 const REDACTED = ["authorization", "cookie", "token", "password", "secret", "address", "email"];
 
+/** What a log is opened with. */
+export interface LogOptions {
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+  readonly destination?: DestinationStream;
+  /** What each line says of where it was written, such as the active trace. */
+  readonly fields?: (() => object) | undefined;
+}
+
 /** Opens a log. Lines go to standard error, so that standard output stays for what a command answers. */
-export function createLog(options: { level: LogLevel; format: LogFormat; destination?: DestinationStream }): Log {
+export function createLog(options: LogOptions): Log {
   const destination = options.destination ?? pino.destination({ dest: 2, sync: true });
   return pino(
     {
@@ -26,6 +35,7 @@ export function createLog(options: { level: LogLevel; format: LogFormat; destina
       timestamp: stdTimeFunctions.isoTime,
       redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: "[redacted]" },
       serializers: { err: describeError },
+      ...(options.fields && { mixin: options.fields }),
     },
     options.format === "json" ? destination : lineStream(destination),
   );

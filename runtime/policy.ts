@@ -18,6 +18,8 @@ export interface MethodPolicy {
   readonly timeoutMs: number | undefined;
   /** The longest a stream stays open, in ms. */
   readonly maxStreamAgeMs: number | undefined;
+  /** How often a call may be tried in all. */
+  readonly maxAttempts: number;
   readonly maxRequestBytes: number;
   /** The value of the `cache-control` header of an answer; undefined where nothing may be kept. */
   readonly cacheControl: string | undefined;
@@ -93,6 +95,7 @@ export function policyOf(method: DescMethod): MethodPolicy {
     services: new Set(policy.callers?.services),
     timeoutMs: durationMs(policy.timeout),
     maxStreamAgeMs: durationMs(policy.maxStreamAge),
+    maxAttempts: policy.maxAttempts || 1,
     maxRequestBytes: policy.maxRequestBytes || DEFAULT_MAX_REQUEST_BYTES,
     cacheControl: cacheControlOf(policy),
   };

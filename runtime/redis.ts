@@ -1,5 +1,6 @@
 import { Cluster, Redis, type RedisOptions } from "ioredis";
 import type { Log } from "#runtime/log.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 
 const CONNECT_TIMEOUT_MS = 2_000;
 const COMMAND_TIMEOUT_MS = 2_000;
@@ -28,6 +29,7 @@ export interface RedisClientOptions {
   readonly name: string;
   /** The longest a command may take; 2 s unless given. */
   readonly commandTimeoutMs?: number;
+  readonly observer?: Observer | undefined;
 }
 
 type CommonOptions = Pick<RedisOptions, "enableOfflineQueue"> & { readonly retryStrategy: (times: number) => number };
@@ -73,6 +75,7 @@ export function openRedis(options: RedisClientOptions): RedisClient {
     reconnectOnError: (error: Error) => error.message.includes("READONLY"),
   } satisfies RedisOptions;
   const client = connect(place, common);
+  if (options.observer !== undefined) observe(client, options.name, options.observer);
   let away = false;
   client.on("error", (error: unknown) => {
     if (!away) options.log.warn({ redis: options.name, err: error }, "Redis is out of reach");
@@ -88,6 +91,20 @@ export function openRedis(options: RedisClientOptions): RedisClient {
   pinging.unref();
   client.on("end", () => clearInterval(pinging));
   return client;
+}
+
+/** The library's own tracing makes text of all arguments of a command, which are whole events. */
+function observe(client: RedisClient, name: string, observer: Observer): void {
+  const send = client.sendCommand.bind(client) as (...args: Parameters<Redis["sendCommand"]>) => unknown;
+  client.sendCommand = (...args: Parameters<Redis["sendCommand"]>) => {
+    const [command] = args;
+    const ended = observer.redisCommand(command.name, name);
+    command.promise.then(
+      () => ended(),
+      (error: unknown) => ended(error),
+    );
+    return send(...args);
+  };
 }
 
 function connect(place: Place, common: CommonOptions): RedisClient {

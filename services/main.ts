@@ -8,6 +8,9 @@ import { createHealth } from "#runtime/health.ts";
 import { createLog, type Log } from "#runtime/log.ts";
 import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
+import { metricsPage } from "#runtime/telemetry/metrics-page.ts";
+import { openTelemetry, type Telemetry } from "#runtime/telemetry/telemetry.ts";
+import { traceFields } from "#runtime/telemetry/traces.ts";
 import { embeddedVerifiers, type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { type Marketplace, openMarketplace, SERVICES } from "./marketplace.ts";
 
@@ -55,12 +58,16 @@ export async function run(
   config: Config,
   { clock = systemClock, productionStores = namedStores }: RunOptions = {},
 ): Promise<Running> {
-  const log = createLog({ level: config.logLevel, format: config.logFormat });
+  const watches = config.metrics || config.otlpEndpoint !== undefined;
+  const log = createLog({ level: config.logLevel, format: config.logFormat, fields: watches ? traceFields : undefined });
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
   };
   try {
+    const telemetry = watches ? telemetryOf(config, log) : undefined;
+    if (telemetry) undo.push(() => telemetry.stop());
+    const observer = telemetry?.observer;
     const stores = config.stores === "production" ? await productionStores(config) : undefined;
     if (stores) undo.push(() => stores.stop());
     if (stores?.redisUrl) await checkRedis(stores.redisUrl, log);
@@ -81,13 +88,16 @@ export async function run(
       log,
       baseUrl,
       health,
+      observer,
     });
     undo.push(() => marketplace.stop());
+    telemetry?.watch(marketplace.modules.flatMap(({ database }) => database ?? []));
     const { port, host, corsOrigins, drainMs } = config;
     const verifiers = embeddedVerifiers(keys);
     const reflection = config.env !== "production";
     const { modules, inner } = marketplace;
-    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins });
+    const metrics = telemetry && config.metrics ? metricsPage(telemetry, log) : undefined;
+    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins, metrics, observer });
     undo.push(() => server?.stop(drainMs));
     await marketplace.start();
     return { url: server.url, keys, marketplace, log, stop };
@@ -95,6 +105,18 @@ export async function run(
     await stop();
     throw error;
   }
+}
+
+function telemetryOf(config: Config, log: Log): Telemetry {
+  const { services, otlpEndpoint: endpoint, otlpHeaders: headers, otlpTimeoutMs: timeoutMs } = config;
+  return openTelemetry({
+    serviceName: config.otelServiceName ?? (services.length === 1 ? `souk-${services[0]}` : "souk"),
+    resource: config.otelResource,
+    collector: endpoint === undefined ? undefined : { endpoint, headers, timeoutMs },
+    ratio: config.tracesRatio,
+    intervalMs: config.metricsIntervalMs,
+    log,
+  });
 }
 
 /**

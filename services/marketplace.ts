@@ -15,7 +15,7 @@ import { type Clients, createDirectory, type Directory } from "#runtime/clients.
 import type { Clock } from "#runtime/clock.ts";
 import { type Database, openDatabase } from "#runtime/database/database.ts";
 import type { Migration } from "#runtime/database/migrations.ts";
-import { type Bus, inProcessBus } from "#runtime/events/bus.ts";
+import { type Bus, inProcessBus, watched } from "#runtime/events/bus.ts";
 import { redisBus } from "#runtime/events/redis-bus.ts";
 import { type Relay, startRelay } from "#runtime/events/relay.ts";
 import type { HealthState } from "#runtime/health.ts";
@@ -25,6 +25,7 @@ import { maintenance } from "#runtime/maintenance.ts";
 import { type PageTokens, pageTokens } from "#runtime/pages.ts";
 import { openPeers, type Peers } from "#runtime/peers.ts";
 import type { ServiceModule } from "#runtime/service.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { embeddedVerifiers, type Keys, serviceTokens } from "#runtime/tokens.ts";
 import { account } from "./account/service.ts";
 import { catalog } from "./catalog/service.ts";
@@ -87,6 +88,8 @@ export interface MarketplaceOptions {
   readonly baseUrl: () => string;
   /** Hears which parts are ready. */
   readonly health?: HealthState;
+  /** Watches calls, statements, events and jobs. */
+  readonly observer?: Observer | undefined;
   /** What sees the calls of a service to others: a test loses some of them. None unless given. */
   readonly interceptors?: (service: string) => readonly Interceptor[];
 }
@@ -107,8 +110,8 @@ export interface Marketplace {
 
 /** Opens the databases of the services, bringing their tables up to date, and wires them. Nothing runs by itself before `start`. */
 export async function openMarketplace(options: MarketplaceOptions): Promise<Marketplace> {
-  const { keys, clock, log, services = SERVICES, redisUrl } = options;
-  const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log });
+  const { keys, clock, log, services = SERVICES, redisUrl, observer } = options;
+  const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log, observer });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
   const closing: (() => void)[] = [];
   const part = (service: string) => ({
@@ -121,12 +124,12 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const modules = await Promise.all(SERVICES.filter((name) => services.includes(name)).map((name) => make[name]()));
   const inner = modules.flatMap(({ name, database }) => (database === undefined ? [] : [maintenanceOf(name, database, pages)]));
   directory.host(modules.map((module) => joined(module, inner)));
-  const peers = openPeers({ urlOf: peerUrlOf(options), log });
+  const peers = openPeers({ urlOf: peerUrlOf(options) });
   reachOthers(directory, peers, modules);
   closing.push(() => peers.close());
   const consumers = SERVICES.flatMap((name) => OUTLINES[name].consumers);
   const replicated = SERVICES.flatMap((name) => OUTLINES[name].replicated ?? []);
-  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers, replicated });
+  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers, replicated, observer });
   return running({ modules, inner, directory }, bus, options, () => {
     for (const close of closing) close();
   });
@@ -207,13 +210,13 @@ function joined(module: ServiceModule, inner: Marketplace["inner"]): ServiceModu
   };
 }
 
-function openWith({ dataDir, databaseUrl, migrate = true, services = SERVICES, clock, log }: MarketplaceOptions) {
+function openWith({ dataDir, databaseUrl, migrate = true, services = SERVICES, clock, log, observer }: MarketplaceOptions) {
   const together = services.filter((name) => name in TABLES).length;
   const urlOf = databaseUrl ?? ((service: string) => `sqlite:${fileIn(dataDir, `${service}.db`)}`);
   return <N extends ServiceWithTables>(service: N) => {
     const { entities, migrations }: { entities: (typeof TABLES)[N]["entities"]; migrations: readonly Migration[] } =
       TABLES[service];
-    return openDatabase({ service, url: urlOf(service), entities, migrations, migrate, together, clock, log });
+    return openDatabase({ service, url: urlOf(service), entities, migrations, migrate, together, clock, log, observer });
   };
 }
 
@@ -232,7 +235,7 @@ function folderOf(dataDir: string | undefined): { path: string; remove(): void }
 function running(
   wired: Pick<Marketplace, "modules" | "inner" | "directory">,
   bus: Bus,
-  { health, log }: MarketplaceOptions,
+  { health, log, observer }: MarketplaceOptions,
   close: () => void,
 ): Marketplace {
   const { modules } = wired;
@@ -243,7 +246,7 @@ function running(
     ...wired,
     async start() {
       // Consumers first: an event that nobody takes yet would count as taken by all.
-      for (const module of modules) for (const consumer of module.consumers) bus.subscribe(consumer);
+      for (const module of modules) for (const consumer of module.consumers) bus.subscribe(watched(consumer, observer));
       for (const { database } of modules) if (database) relays.push(startRelay({ database, bus, log }));
       await Promise.all(
         modules.map(async (module) => {

@@ -1,16 +1,35 @@
-// `npm run generate`: makes gen/ from proto/. Every generator is listed here once; the check "generated" runs the same ones.
+// `npm run generate`: makes gen/, and what is generated of mesh/ and docs/, from proto/. Every generator is listed here once; the check "generated" runs the same ones.
 
-import { runNode } from "./checks/run.ts";
+import { rmSync } from "node:fs";
+import path from "node:path";
+import { root, runNode } from "./checks/run.ts";
+import { writeReasons } from "./reasons.ts";
 
 type Generator = { name: string; run(folder: string): Promise<{ code: number | undefined; output: string }> };
 
 // Each writes its files under the given folder as it would under the root.
 const generators: Generator[] = [
   { name: "buf", run: (folder) => runNode("node_modules/@bufbuild/buf/bin/buf", ["generate", "--output", folder]) },
+  {
+    // After buf, which empties gen/.
+    name: "reasons",
+    async run(folder) {
+      writeReasons(path.resolve(root, folder));
+      return { code: 0, output: "" };
+    },
+  },
+  {
+    name: "mesh",
+    run(folder) {
+      // buf would empty all of mesh/.
+      for (const each of ["mesh/generated", "docs/api"]) rmSync(path.resolve(root, folder, each), { recursive: true, force: true });
+      return runNode("node_modules/@bufbuild/buf/bin/buf", ["generate", "--template", "mesh/buf.gen.yaml", "--output", folder]);
+    },
+  },
 ];
 
-/** The folders of the root that hold nothing but generated files. */
-export const generatedFolders = ["gen"];
+/** The files of the root that are generated, and the folders that hold nothing else. */
+export const generated = ["gen", "mesh/generated", "mesh/values.schema.json", "docs/api"];
 
 /** Runs all generators with their output under `folder`. Returns what they printed; throws with it when one fails. */
 export async function generateInto(folder: string): Promise<string> {
@@ -25,9 +44,11 @@ export async function generateInto(folder: string): Promise<string> {
 
 if (import.meta.main) {
   if (process.argv.includes("--help")) {
-    console.log("npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml). Takes no arguments.");
+    console.log(
+      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml). Takes no arguments.",
+    );
   } else {
     process.stdout.write(await generateInto("."));
-    console.log(`generated ${generatedFolders.join(", ")}`);
+    console.log(`generated ${generated.join(", ")}`);
   }
 }

@@ -1,6 +1,7 @@
 import { Cluster } from "ioredis";
 import type { Log } from "#runtime/log.ts";
 import { openRedis, type RedisClient } from "#runtime/redis.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { Breaker } from "./breaker.ts";
 import { type CacheStore, type Change, type Codec, type Entry, holdMs, MARK_TTL_MS } from "./store.ts";
 
@@ -44,6 +45,7 @@ export interface RedisStoreOptions<T> {
   readonly timeoutMs?: number;
   /** Where marks are told; "souk.cache" unless given. */
   readonly channel?: string;
+  readonly observer?: Observer | undefined;
 }
 
 /**
@@ -65,14 +67,14 @@ export class RedisStore<T> implements CacheStore<T> {
   #hears = false;
 
   constructor(options: RedisStoreOptions<T>) {
-    const { url, log } = options;
+    const { url, log, observer } = options;
     this.#options = options;
     this.#channel = options.channel ?? "souk.cache";
-    this.#client = openRedis({ url, log, name: "cache" });
+    this.#client = openRedis({ url, log, name: "cache", observer });
     this.#put = scriptOf(this.#client, "soukCachePut", PUT);
     this.#mark = scriptOf(this.#client, "soukCacheMark", MARK);
     // A connection that listens can do nothing else.
-    this.#ear = openRedis({ url, log, name: "cache-ear" });
+    this.#ear = openRedis({ url, log, name: "cache-ear", observer });
     this.#ear.on("ready", () => {
       this.#ear.subscribe(this.#channel).then(
         () => this.#hear(true),

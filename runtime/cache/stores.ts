@@ -1,4 +1,5 @@
 import type { Log } from "#runtime/log.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { MemoryStore } from "./memory-store.ts";
 import { NearStore } from "./near-store.ts";
 import { RedisStore } from "./redis-store.ts";
@@ -19,10 +20,17 @@ export interface Kept<T> {
 /** Opens the store of a cache; the cache closes it. */
 export type OpenCacheStore = <T>(kept: Kept<T>) => CacheStore<T>;
 
+/** What stores are opened with. */
+export interface CacheStoresOptions {
+  readonly redisUrl?: string | undefined;
+  readonly log: Log;
+  readonly observer?: Observer | undefined;
+}
+
 /** Stores in Redis, with a small one in the process before each; without a Redis they are in the process alone. */
-export function cacheStores({ redisUrl, log }: { readonly redisUrl?: string | undefined; readonly log: Log }): OpenCacheStore {
+export function cacheStores({ redisUrl, log, observer }: CacheStoresOptions): OpenCacheStore {
   return ({ codec, sizeOf, maxBytes }) =>
     redisUrl === undefined
       ? new MemoryStore({ maxBytes, sizeOf })
-      : new NearStore(new MemoryStore({ ...NEAR, sizeOf }), new RedisStore({ url: redisUrl, log, codec }));
+      : new NearStore(new MemoryStore({ ...NEAR, sizeOf }), new RedisStore({ url: redisUrl, log, codec, observer }));
 }

@@ -13,13 +13,14 @@ import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
 import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import type { Log } from "#runtime/log.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { AnswerSignals } from "./answer-signals.ts";
-import { meaningOf } from "./batch.ts";
+import { isDeferredConflict } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
 import { openStore } from "./open-store.ts";
-import { CommandKnown, checkSame, commandKey, commandOf, readAnswer } from "./replay.ts";
+import { CommandKnown, checkSame, commandKey, commandOf, insertPending, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import type { Store } from "./store.ts";
 import type { RuntimeTables } from "./tables.ts";
@@ -57,6 +58,8 @@ export interface DatabaseOptions<E extends readonly EntityName[]> {
   together?: number;
   clock: Clock;
   log: Log;
+  /** Watches its statements, and the events and jobs that go through it. */
+  observer?: Observer | undefined;
 }
 
 /** Bounds of one transaction. */
@@ -81,6 +84,7 @@ export interface Database<Tables = unknown> {
   readonly service: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly observer: Observer | undefined;
   /**
    * Reads without a transaction: each query sees the last commit. `em` is the caller's own; `sql` is Kysely on the same connection.
    *
@@ -185,6 +189,7 @@ class OpenDatabase implements Database {
   readonly service: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly observer: Observer | undefined;
   readonly sql: Kysely<RuntimeTables>;
   readonly stale: Kysely<RuntimeTables>;
   readonly #orm: MikroORM;
@@ -199,6 +204,7 @@ class OpenDatabase implements Database {
     this.service = options.service;
     this.clock = options.clock;
     this.log = options.log;
+    this.observer = options.observer;
     this.sql = orm.em.getKysely() as unknown as Kysely<RuntimeTables>;
     this.stale = (store.stale ?? this.sql) as Kysely<RuntimeTables>;
   }
@@ -256,6 +262,7 @@ class OpenDatabase implements Database {
           sql,
           now: this.clock.now(),
           traceparent: options.traceparent ?? "",
+          observer: this.observer,
           forkEntityManager: () => {
             const em = this.#orm.em.fork({ clear: true });
             em.setTransactionContext(sql);
@@ -272,7 +279,7 @@ class OpenDatabase implements Database {
           .rollback()
           .execute()
           .catch((rollbackError: unknown) => this.log.warn({ database: this.service, err: rollbackError }, "rollback failed"));
-        throw meaningOf(error);
+        throw error;
       } finally {
         scope.state = "ended";
       }
@@ -322,11 +329,11 @@ class OpenDatabase implements Database {
     const command = commandOf(request, context);
     const { deadline, signal } = command.call;
     for (let round = 1; ; round++) {
-      let known: CommandKnown;
+      let conflict: unknown;
       try {
         const value = await this.transaction(
           async (tx) => {
-            await (tx as OpenTransaction).begin(command);
+            await insertPending(tx.sql, command, tx.now);
             try {
               return await work(tx, command.key);
             } catch (error) {
@@ -339,14 +346,15 @@ class OpenDatabase implements Database {
         );
         return { first: true, requestKey: command.key, value };
       } catch (error) {
-        if (!(error instanceof CommandKnown)) {
+        if (!(error instanceof CommandKnown || isDeferredConflict(error))) {
           throw error;
         }
-        known = error;
+        conflict = error;
       }
       const row = await this.#replayRow(command.key);
       if (row === undefined && round > CLAIM_ROUNDS) {
-        throw known;
+        // Not this command is there already, but something else that the work put off.
+        throw conflict;
       }
       if (row !== undefined && row.expire_time <= this.clock.now()) {
         await this.#dropExpired(command.key);

@@ -10,7 +10,8 @@ import {
   type QueryResult,
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
-import { type BatchingConnection, type Deferred, DeferredConflict, requireOne } from "./batch.ts";
+import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
+import { type BatchingConnection, DeferredConflict } from "./batch.ts";
 import { isUniqueViolation, told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
 import { statements } from "./statements.ts";
@@ -29,6 +30,9 @@ export interface DialectOptions {
   readonly collation: string;
   /** How long a statement outside a transaction may take, and the wait for a connection for it; 30 s unless given. */
   readonly timeoutMs?: number;
+  readonly observer?: Observer | undefined;
+  /** What the observer is told of the database. */
+  readonly observed?: ObservedDatabase;
 }
 
 /**
@@ -115,7 +119,7 @@ export class PoolDriver implements Driver {
   }
 }
 
-const BEGIN: Deferred = { query: CompiledQuery.raw("start transaction") };
+const BEGIN = CompiledQuery.raw("start transaction");
 const COMMIT = CompiledQuery.raw("commit");
 const ROLLBACK = CompiledQuery.raw("rollback");
 
@@ -127,7 +131,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   #timeoutMs: number;
   #resuming = false;
   /** What goes in front of the next statement; the beginning of a transaction first. */
-  #pending: Deferred[] = [];
+  #pending: CompiledQuery[] = [];
   closed = false;
 
   constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined) {
@@ -142,33 +146,19 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     this.#pending.push(BEGIN);
   }
 
-  defer(queries: readonly Deferred[]): void {
+  defer(queries: readonly CompiledQuery[]): void {
     for (const query of queries) {
       this.#pending.push(query);
     }
   }
 
-  /**
-   * Ends the transaction, with what was put off in front; what is to be looked at goes before. One in which nothing was sent never began, and one statement alone
-   * needs no transaction around it: if it changes nothing, nothing is to be undone.
-   */
+  /** Ends the transaction, with what was put off in front. One in which nothing was sent never began. */
   async commit(): Promise<void> {
-    if (this.#pending[0] === BEGIN && this.#pending.length <= 2) {
-      const [, alone] = this.#pending;
+    if (this.#pending.length === 1 && this.#pending[0] === BEGIN) {
       this.#pending = [];
-      if (alone !== undefined) {
-        this.defer([alone]);
-        await this.#flush([], true);
-      }
       return;
     }
-    const last = this.#pending.findLastIndex((each) => each.must);
-    const rest = this.#pending.splice(last + 1);
-    if (last !== -1) {
-      await this.executeAll([]);
-    }
-    this.defer(rest);
-    await this.#flush([COMMIT], true);
+    await this.executeAll([COMMIT]);
   }
 
   async rollback(): Promise<void> {
@@ -184,12 +174,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     return result as QueryResult<R>;
   }
 
-  executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
-    return this.#flush(queries, false);
-  }
-
-  /** Sends what was put off and then these, in one round trip. `commits`: they end the transaction. */
-  async #flush(queries: readonly CompiledQuery[], commits: boolean): Promise<QueryResult<unknown>[]> {
+  async executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
     if (queries.length + this.#pending.length === 0) {
       return [];
     }
@@ -197,46 +182,43 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       throw new LockTimeout();
     }
     const before = this.#pending;
-    const all = before.length === 0 ? queries : [...before.map(({ query }) => query), ...queries];
+    const all = before.length === 0 ? queries : [...before, ...queries];
     if (statements.hasSubscribers) {
       for (const query of all) {
         statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
       }
     }
-    /** The rows that each statement changed, as far as they have answered. */
-    const answered: number[] = [];
-    let results: QueryResult<unknown>[];
+    const { observer, observed } = this.#options;
+    const ended = observed && observer?.statements(observed, all);
+    let arrived = 0;
     try {
-      const sent = this.#send(all, commits, answered);
+      const sent = this.#send(all, () => arrived++);
       // Not before: after a statement with a value that cannot be sent, the transaction has still to begin.
       this.#pending = [];
-      results = await sent;
+      const results = await sent;
+      ended?.();
+      return before.length === 0 ? results : results.slice(before.length);
     } catch (error) {
+      ended?.(error);
       if (isFatal(error)) {
         this.close();
       }
       if (this.#resuming && isThereAlready(error)) {
         return queries.map(() => ({ rows: [] }));
       }
-      // Who met the error may have met it because a statement before it changed nothing.
-      const missed = before.find(({ must }, index) => must && answered[index] === 0);
-      if (missed !== undefined || (answered.length < before.length && isUniqueViolation(error))) {
-        throw new DeferredConflict(error, missed ?? before[answered.length]);
+      if (arrived < before.length && isUniqueViolation(error)) {
+        throw new DeferredConflict(error);
       }
       throw (this.#scope === undefined ? told(error) : undefined) ?? error;
     }
-    for (const [index, each] of before.entries()) {
-      requireOne(each, results[index]);
-    }
-    return before.length === 0 ? results : results.slice(before.length);
   }
 
-  /** One round trip. */
-  #send(queries: readonly CompiledQuery[], commits: boolean, answered: number[]): Promise<QueryResult<unknown>[]> {
+  /** One round trip; `arrived` is called for each result. */
+  #send(queries: readonly CompiledQuery[], arrived: () => void): Promise<QueryResult<unknown>[]> {
     const { promise, resolve, reject } = Promise.withResolvers<QueryResult<unknown>[]>();
     const left = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
     // A commit is heard out: given up, nobody would know whether it happened, nor go on with what it began.
-    const timeout = commits ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
+    const timeout = queries.at(-1) === COMMIT ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
     const [first] = queries as [CompiledQuery];
     const single = queries.length === 1;
     const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
@@ -256,11 +238,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
         resolve((result as unknown[]).map((each, index) => this.#resultOf(each, (fields as (FieldPacket[] | undefined)[])[index])));
       }
     });
-    command.on("fields", () => answered.push(-1));
-    // Only of statements without rows: the others' are collected.
-    command.on("result", (header: ResultSetHeader) => {
-      answered[answered.length - 1] = header.affectedRows;
-    });
+    command.on("fields", arrived);
     return promise;
   }
 

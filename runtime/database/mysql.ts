@@ -57,7 +57,8 @@ export async function openMysql(options: StoreOptions): Promise<Store> {
   const collation = address.flavour === "mariadb" ? "utf8mb4_nopad_bin" : "utf8mb4_0900_bin";
   const { connectionLimit: size = POOL } = address.pool;
   const expected: Expected = { ...address, pool: size, poolOfAll: size * (options.together ?? 1), collation };
-  const dialect = { service: options.service, isBigInt: exact.has, collation };
+  const observed = { system: address.flavour, name: address.database };
+  const dialect = { service: options.service, isBigInt: exact.has, collation, observer: options.observer, observed };
   const orm = await MikroORM.init({
     driver: address.flavour === "mariadb" ? BindingMariaDbDriver : BindingMySqlDriver,
     driverOptions: mysqlDialect(pool, dialect),
@@ -129,8 +130,7 @@ function addressOf(text: string, service: string): Address {
       supportBigNumbers: true,
       dateStrings: true,
       connectionLimit: pool,
-      // Only what was idle for long is closed: to open a connection costs more than a purchase's statements on it. mysql2 looks for such where this is less than the limit.
-      maxIdle: Math.max(1, pool - 1),
+      maxIdle: Math.min(2, pool - 1),
       idleTimeout: IDLE_TIMEOUT_MS,
       waitForConnections: true,
       queueLimit: QUEUE_MAX,

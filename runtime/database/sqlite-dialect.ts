@@ -10,6 +10,7 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler,
 } from "kysely";
+import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
 import { Gate, whileBusy } from "./gate.ts";
 import { refuseBesideTransaction, startingScope } from "./scope.ts";
 import { Handle } from "./sqlite-handle.ts";
@@ -25,9 +26,9 @@ const LOCK_WAIT_MS = 30_000;
  *
  * Integers come out as `number`, or as `bigint` where `isBigInt` says so or where a number would not be exact; none makes a read throw.
  */
-export function sqliteDialect(file: string, isBigInt: IsBigInt, service: string): Dialect {
+export function sqliteDialect(file: string, isBigInt: IsBigInt, service: string, observer?: Observer): Dialect {
   return {
-    createDriver: () => new SoukSqliteDriver(file, isBigInt, service),
+    createDriver: () => new SoukSqliteDriver(file, isBigInt, service, observer),
     createQueryCompiler: () => new SqliteQueryCompiler(),
     createAdapter: () => new SoukSqliteAdapter(),
     createIntrospector: (db: Kysely<unknown>) => new SqliteIntrospector(db),
@@ -50,14 +51,16 @@ class SoukSqliteDriver implements Driver {
   readonly #file: string;
   readonly #isBigInt: IsBigInt;
   readonly #service: string;
+  readonly #observer: Observer | undefined;
   #writer!: Handle;
   #reader!: Handle;
   readonly #gate = new Gate();
 
-  constructor(file: string, isBigInt: IsBigInt, service: string) {
+  constructor(file: string, isBigInt: IsBigInt, service: string, observer: Observer | undefined) {
     this.#file = file;
     this.#isBigInt = isBigInt;
     this.#service = service;
+    this.#observer = observer;
   }
 
   async init(): Promise<void> {
@@ -69,7 +72,7 @@ class SoukSqliteDriver implements Driver {
   }
 
   async acquireConnection(): Promise<DatabaseConnection> {
-    return new Lease(this.#writer, this.#reader, this.#gate, this.#service);
+    return new Lease(this.#writer, this.#reader, this.#gate, { system: "sqlite", name: this.#service }, this.#observer);
   }
 
   async beginTransaction(connection: DatabaseConnection): Promise<void> {
@@ -111,20 +114,35 @@ class Lease implements DatabaseConnection {
   readonly #writer: Handle;
   readonly #reader: Handle;
   readonly #gate: Gate;
-  readonly #service: string;
+  readonly #database: ObservedDatabase;
+  readonly #observer: Observer | undefined;
   #holds = false;
 
-  constructor(writer: Handle, reader: Handle, gate: Gate, service: string) {
+  constructor(writer: Handle, reader: Handle, gate: Gate, database: ObservedDatabase, observer: Observer | undefined) {
     this.#writer = writer;
     this.#reader = reader;
     this.#gate = gate;
-    this.#service = service;
+    this.#database = database;
+    this.#observer = observer;
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     if (statements.hasSubscribers) {
-      statements.publish({ service: this.#service, dialect: "sqlite", ...query });
+      statements.publish({ service: this.#database.name, dialect: "sqlite", ...query });
     }
+    const ended = this.#observer?.statements(this.#database, [query]);
+    if (ended === undefined) return this.#execute<R>(query);
+    try {
+      const result = await this.#execute<R>(query);
+      ended();
+      return result;
+    } catch (error) {
+      ended(error);
+      throw error;
+    }
+  }
+
+  async #execute<R>(query: CompiledQuery): Promise<QueryResult<R>> {
     if (this.#holds) {
       return this.#write<R>(query);
     }
@@ -175,7 +193,9 @@ class Lease implements DatabaseConnection {
     try {
       // SQLite has already rolled back after some errors (a full disk); asking again would hide the first error.
       if (how === "commit" || this.#writer.inTransaction) {
+        const ended = this.#observer?.statements(this.#database, [{ sql: how }]);
         this.#writer.run(how);
+        ended?.();
       }
     } finally {
       if (how === "rollback" || !this.#writer.inTransaction) {

@@ -11,7 +11,7 @@ export async function openSqlite(options: StoreOptions): Promise<Store> {
   const exact = new ExactColumns();
   const orm = await MikroORM.init({
     driver: SoukSqliteOrmDriver,
-    driverOptions: sqliteDialect(place.file, exact.has, options.service),
+    driverOptions: sqliteDialect(place.file, exact.has, options.service, options.observer),
     dbName: place.file,
     entities: options.entities as EntityName[],
     discovery: { warnWhenNoEntities: false },

@@ -1,6 +1,7 @@
 import type { EntityName, MikroORM } from "@mikro-orm/sql";
 import type { Kysely } from "kysely";
 import type { Log } from "#runtime/log.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 
 /** What a store is opened with. */
 export interface StoreOptions {
@@ -10,6 +11,7 @@ export interface StoreOptions {
   readonly log: Log;
   /** How many databases on the server this process opens, this one included; 1 unless given. */
   readonly together?: number | undefined;
+  readonly observer?: Observer | undefined;
 }
 
 /** A database as a driver opens it: connected, its tables not looked at yet. */

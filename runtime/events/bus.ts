@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Event } from "#gen/marketplace/event/v1/event_pb.ts";
 import type { Log } from "#runtime/log.ts";
+import type { Observer, TakenEvent } from "#runtime/telemetry/observer.ts";
 
 /** Events handed to a consumer at once, unless it says otherwise. */
 export const BATCH_SIZE = 100;
@@ -24,6 +26,8 @@ export interface Subscription {
   handle(events: readonly Event[]): Promise<void>;
   /** Goes on with an aggregate whose events were put aside; called by the job runner of the service. */
   resume?(subject: string): Promise<void>;
+  /** Whether it tells an observer of each event by itself; else `watched` tells of each batch. */
+  readonly watchesItself?: boolean;
   /** For a consumer whose effect is in the process itself: every process that runs it gets all events, not a share of them. */
   readonly replica?: Replica;
 }
@@ -157,6 +161,27 @@ class Delivery {
       }
     }
   }
+}
+
+/** A consumer of whose work an observer is told. */
+export function watched(subscription: Subscription, observer: Observer | undefined): Subscription {
+  if (observer === undefined || subscription.watchesItself) return subscription;
+  return {
+    ...subscription,
+    handle: (events) => observer.eventsApplied(subscription.consumer, events.map(takenEvent), () => subscription.handle(events)),
+  };
+}
+
+/** An event as an observer is told of it. */
+export function takenEvent(event: Event): TakenEvent {
+  const { eventId, aggregateId, traceparent, eventTime } = event;
+  return {
+    eventId,
+    aggregateId,
+    traceparent,
+    type: typeOf(event),
+    eventTime: eventTime === undefined ? 0 : timestampMs(eventTime),
+  };
 }
 
 /** The full name of the event's message, such as "marketplace.catalog.v1.ListingPublished". */

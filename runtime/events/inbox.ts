@@ -8,7 +8,7 @@ import type { DeadLetterTable } from "#runtime/database/tables.ts";
 import { eventScope, type Transaction } from "#runtime/database/transaction.ts";
 import { reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import { type Subscription, typeOf } from "./bus.ts";
+import { type Subscription, takenEvent, typeOf } from "./bus.ts";
 
 const MAX_ATTEMPTS = 5;
 const BACKOFF_MS = 200;
@@ -71,6 +71,7 @@ export function inboxConsumer<Tables>(options: InboxConsumerOptions<Tables>): Su
     service: options.database.service,
     types: options.on.map((handler) => handler.schema.typeName),
     ...(options.batchSize === undefined ? {} : { batchSize: options.batchSize }),
+    watchesItself: true,
     handle: (events) => inbox.handle(events),
     resume: (subject) => inbox.resume(subject),
   };
@@ -133,7 +134,9 @@ class Inbox {
     if (handler === undefined) {
       throw new Error(`the consumer "${this.#name}" has no handler for ${typeOf(event)}.`);
     }
-    await eventScope(tx, event.traceparent, () => handler.apply(tx, event));
+    const apply = () => eventScope(tx, event.traceparent, () => handler.apply(tx, event));
+    const { observer } = this.#database;
+    await (observer === undefined ? apply() : observer.eventsApplied(this.#name, [takenEvent(event)], apply));
   }
 
   async #taken(tx: Transaction, events: readonly Event[]): Promise<Set<string>> {

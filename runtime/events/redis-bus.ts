@@ -3,6 +3,7 @@ import { type Event, EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { PARTITIONS, partitionOf } from "#runtime/database/transaction.ts";
 import type { Log } from "#runtime/log.ts";
 import { openRedis } from "#runtime/redis.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { type Bus, type Lane, type Subscription, typeOf } from "./bus.ts";
 import { RedisDelivery } from "./redis-delivery.ts";
 import { RedisLane } from "./redis-lane.ts";
@@ -61,6 +62,7 @@ export interface RedisBusOptions {
   readonly maxLength?: number;
   /** How long a replica that is silent is waited for; 2 min unless given. */
   readonly replicaMs?: number;
+  readonly observer?: Observer | undefined;
 }
 
 /** The bus between processes, on Redis Streams. Without Redis nothing fails but the delivery, which goes on when it is back. */

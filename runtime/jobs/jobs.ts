@@ -5,7 +5,6 @@ import { newId } from "#runtime/ids.ts";
 import { type ClaimedJob, claimJobs, finishJob, nextDueTime, planRecurring, renewLease, reportFailure } from "./claims.ts";
 import { startLoop } from "./loop.ts";
 import { retentionJob } from "./retention.ts";
-import { planWatched, type Watch } from "./watches.ts";
 
 const CONCURRENCY = 8;
 const POLL_MS = 1_000;
@@ -29,8 +28,6 @@ export interface JobRun {
 export interface JobHandler {
   /** Unique within the service, at most 64 characters, such as "inventory.expire". */
   readonly kind: string;
-  /** Rows that become such jobs when their time comes. */
-  readonly watches?: Watch;
   /** Tries before the job becomes a dead letter; 10 unless given. */
   readonly maxAttempts?: number;
   /** How long one run may take, in milliseconds, before its signal is aborted and its lease renewed no more; 60 s unless given. */
@@ -163,7 +160,6 @@ class Runner {
     if (free <= 0 || this.#stopping) {
       return false;
     }
-    const nextWatched = await this.#planWatched();
     const jobs = await claimJobs(this.#database, {
       kinds: this.#kinds(),
       owner: this.#owner,
@@ -177,18 +173,7 @@ class Runner {
     if (jobs.length > 0) {
       return true;
     }
-    const next = await nextDueTime(this.#database, this.#kinds(), this.#owner);
-    return Math.min(next, nextWatched) - this.#database.clock.now();
-  }
-
-  async #planWatched(): Promise<number> {
-    let next = Number.POSITIVE_INFINITY;
-    for (const { kind, watches } of this.#handlers.values()) {
-      if (watches !== undefined) {
-        next = Math.min(next, await planWatched(this.#database, kind, watches));
-      }
-    }
-    return next;
+    return (await nextDueTime(this.#database, this.#kinds(), this.#owner)) - this.#database.clock.now();
   }
 
   #start(job: ClaimedJob): void {
@@ -227,7 +212,9 @@ class Runner {
         // Only a process that died during the last attempt leaves it like this.
         throw new Error("the process died during each attempt.");
       }
-      await handler.run({ key: job.key, attempt: job.attempt, signal });
+      const run = () => handler.run({ key: job.key, attempt: job.attempt, signal });
+      const { observer } = this.#database;
+      await (observer === undefined ? run() : observer.jobRun(job, run));
     } catch (error) {
       failure = { error };
     } finally {

@@ -12,9 +12,35 @@ export interface ObservedCall {
   end(error?: ConnectError): void;
 }
 
+/** Tells how something that is watched ended; undefined is success. */
+export type Ended = (error?: unknown) => void;
+
+/** A database, as an observer names it. */
+export interface ObservedDatabase {
+  readonly system: "mariadb" | "mysql" | "sqlite";
+  /** The database's name there. */
+  readonly name: string;
+}
+
+/** An event as it is told. */
+export interface ToldEvent {
+  readonly eventId: string;
+  /** The full name of its message. */
+  readonly type: string;
+  readonly aggregateId: string;
+}
+
+/** An event as it comes to a consumer. */
+export interface TakenEvent extends ToldEvent {
+  /** The W3C trace context it carries; empty without a trace. */
+  readonly traceparent: string;
+  /** When the change was made, in ms since the epoch. */
+  readonly eventTime: number;
+}
+
 /**
- * Watches calls. The RPC path tells it of each call and knows nothing of spans, meters or exporters. Undefined where nothing watches: that path then
- * costs nothing.
+ * Watches what a process does. Whoever does it tells of it and knows nothing of spans, meters or exporters. Undefined where nothing watches: that path
+ * then costs nothing.
  */
 export interface Observer {
   /** A call arrived. `header` reads the request's headers by their lower-case name. */
@@ -31,4 +57,17 @@ export interface Observer {
     readonly target: string;
     readonly setHeader: (name: string, value: string) => void;
   }): ObservedCall;
+  /** Statements go to a database, in one round trip. */
+  statements(database: ObservedDatabase, round: readonly { readonly sql: string }[]): Ended;
+  /** A command goes to Redis; `client` says what the connection is for. */
+  redisCommand(command: string, client: string): Ended;
+  /** An event is told. Gives the W3C trace context it is to carry; empty without a trace. */
+  eventTold(event: ToldEvent): string;
+  /** A consumer applies events; `work` does, in the event's own trace where it is one alone. */
+  eventsApplied<T>(consumer: string, events: readonly TakenEvent[], work: () => Promise<T>): Promise<T>;
+  /** A job runs. */
+  jobRun<T>(job: { readonly kind: string; readonly key: string; readonly attempt: number }, work: () => Promise<T>): Promise<T>;
 }
+
+/** What the RPC path tells of. */
+export type CallObserver = Pick<Observer, "serverCall" | "clientCall">;

@@ -52,7 +52,7 @@ export const PAYMENT_METHOD_INVALID = reason(
 /** The purchase took longer than its units were set aside; no money was kept. */
 export const RESERVATION_EXPIRED = reason(
   "RESERVATION_EXPIRED",
-  Code.Aborted,
+  Code.FailedPrecondition,
   "The purchase took too long and was given up. Place a new order.",
 );
 /** The order does not exist, or is none of the caller's business. */
@@ -62,4 +62,16 @@ export const ORDER_STATE_CONFLICT = reason(
   "ORDER_STATE_CONFLICT",
   Code.FailedPrecondition,
   "The order's state does not allow this.",
+);
+/** A watcher names a change that the order has not had. Metadata: sequence. */
+export const SEQUENCE_AHEAD = reason(
+  "SEQUENCE_AHEAD",
+  Code.OutOfRange,
+  "The order has had fewer changes. Watch it from its state now: with after_sequence 0.",
+);
+/** An account watches too many orders at once. */
+export const TOO_MANY_WATCHES = reason(
+  "TOO_MANY_WATCHES",
+  Code.ResourceExhausted,
+  "The account watches too many orders at once. End a stream first.",
 );

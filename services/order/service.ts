@@ -26,6 +26,7 @@ import { orderReads, viewerIn } from "./reads.ts";
 import { createSagas, SAGA_JOB } from "./saga.ts";
 import { type State, transitions } from "./states.ts";
 import { addWaiting, releaseWaiting, settleWaiting, stateConflict } from "./waiting.ts";
+import { createWatching, WATCH_OPTIONS, type WatchOptions } from "./watch.ts";
 
 /** What the order service is made of. */
 export interface OrderDependencies {
@@ -33,6 +34,8 @@ export interface OrderDependencies {
   readonly clients: Clients;
   readonly pages: PageTokens;
   readonly log: Log;
+  /** The times and bounds of WatchOrder, where they are not those of the contract. */
+  readonly watch?: Partial<WatchOptions>;
 }
 
 /** How long before its deadline a call stops waiting for the saga and answers what is known. */
@@ -42,10 +45,11 @@ const ANSWER_MARGIN_MS = 500;
 const READING = { atOnce: 32, waitingMax: 1_000, waitMaxMs: 2_000 };
 
 /** The order service: drives a purchase through inventory and payment, and all that follows it. */
-export function order({ database, clients, pages, log }: OrderDependencies): ServiceModule {
+export function order({ database, clients, pages, log, watch = {} }: OrderDependencies): ServiceModule {
   const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
   const driving = createDriving({ database, sagas, log });
   const reads = orderReads(database, pages);
+  const watching = createWatching({ database, log, options: { ...WATCH_OPTIONS, ...watch } });
   const placing = placements(clients);
   const reading = createGate(READING);
   const outcome = outcomes(database, driving);
@@ -56,7 +60,9 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
     consumers: [],
     jobs: driving.jobs,
     recurring: [],
-    stop: () => driving.stop(),
+    async stop() {
+      await Promise.all([driving.stop(), watching.stop()]);
+    },
     routes(router) {
       router.service(OrderService, {
         async placeOrder(request, context) {
@@ -92,7 +98,6 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
               throw stateConflict(found.order);
             }
             await wait(tx, requestKey, "continue", found);
-            tx.schedule({ kind: SAGA_JOB, key: found.order.order_id, dueTime: tx.now + LEASE_MS });
             return takeLease(tx, found.order);
           });
         },
@@ -142,6 +147,8 @@ export function order({ database, clients, pages, log }: OrderDependencies): Ser
             "confirm",
           );
         },
+
+        watchOrder: (request, context) => watching.watch(request, callOf(context)),
 
         getEscrowTotals: () => reads.escrowTotals(),
       });
@@ -197,7 +204,7 @@ async function load(tx: OrderTransaction, orderId: string, call: Call, allowed: 
   return viewerIn(await lockOrder(tx, orderId), call, allowed);
 }
 
-/** The caller waits for the saga; should this process die, who goes on with that gets it its answer. */
+/** The caller waits for the saga; should this process die, the job gets it its answer. */
 async function wait(
   tx: OrderTransaction,
   requestKey: string,
@@ -206,14 +213,16 @@ async function wait(
 ): Promise<void> {
   const orderId = found.order.order_id;
   await addWaiting(tx, { requestKey, orderId, command, viewer: found.viewer });
+  tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
 }
 
 /** Moves an order on, or refuses what its state does not allow. */
 async function advance(tx: OrderTransaction, order: OrderRecord, to: State, set: OrderChanges): Promise<OrderRecord> {
-  if (!transitions[order.state].includes(to)) {
+  const changed = transitions[order.state].includes(to) ? await changeState(tx, order, to, set) : undefined;
+  if (changed === undefined) {
     throw stateConflict(order);
   }
-  return changeState(tx, order, to, set, () => stateConflict(order));
+  return changed;
 }
 
 /** Turns the saga of an order to another course: whoever drives it loses the lease, and with it the right to write. */
@@ -228,7 +237,7 @@ async function takeLease(tx: OrderTransaction, order: OrderRecord): Promise<Star
   if (order.lease_owner !== null && (order.lease_expire_time ?? 0) > tx.now) {
     return undefined;
   }
-  const lease = { owner: newId(), job: true } as const;
+  const lease = { owner: newId() };
   await tx.sql.updateTable("orders").set(leaseColumns(tx, lease)).where("order_id", "=", order.order_id).execute();
   return { orderId: order.order_id, lease };
 }

@@ -73,7 +73,7 @@ export function stateConflict(order: OrderRecord): ConnectError {
   return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
 }
 
-/** Under the order's lock, which keeps them waiting: answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */
+/** Answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */
 async function answer(
   tx: OrderTransaction,
   order: OrderRecord,
@@ -99,9 +99,9 @@ async function answer(
       continue;
     }
     if (error === undefined) {
-      tx.answer(request_key, responseOf[command], { order: orderMessage(order, viewer) }, "surely");
+      tx.answer(request_key, responseOf[command], { order: orderMessage(order, viewer) });
     } else {
-      tx.answerError(request_key, error, "surely");
+      tx.answerError(request_key, error);
     }
   }
   if (waiting.length > 0) {

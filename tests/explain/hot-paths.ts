@@ -254,6 +254,18 @@ async function confirmed(shop: Shop, url: string): Promise<void> {
 
 async function orderLists(shop: Shop): Promise<void> {
   await shop.step("GetOrder", () => shop.as("ben", OrderService).getOrder({ orderId: idOf("order", 50_003) }));
+  await shop.step("WatchOrder", async () => {
+    const ending = new AbortController();
+    const { orders } = await shop.as("ben", OrderService).listOrders({ states: [OrderState.PAID], pageSize: 1 });
+    const orderId = orders[0]?.orderId ?? "";
+    const stream = shop.as("ben", OrderService).watchOrder({ orderId }, { signal: ending.signal })[Symbol.asyncIterator]();
+    const first = (await stream.next()).value?.order;
+    // As another process changes it.
+    await shop.sql(`update souk_order.orders set version = version + 1 where order_id = '${orderId}'`);
+    const second = (await stream.next()).value?.order;
+    assert.equal(second?.sequence, (first?.sequence ?? 0n) + 1n);
+    ending.abort();
+  });
   await shop.step("ListOrders", async () => {
     for (const [who, role] of [
       ["ben", OrderRole.BUYER],
@@ -348,9 +360,8 @@ async function timers(shop: Shop): Promise<void> {
       lines: [{ listingId: idOf("listing", 40), amount: price, listingTime: timestampFromMs(shop.clock.now() - DAY_MS) }],
     });
     // Its clock is turned rather than everybody's: seven days later retention would empty the tables.
-    await shop.sql(
-      `update souk_payment.payment set authorization_expire_time = create_time, watch_time = 1 where payment_id = '${paymentId}'`,
-    );
+    await shop.sql(`update souk_payment.payment set authorization_expire_time = create_time where payment_id = '${paymentId}'`);
+    await shop.sql(`update souk_payment.job set due_time = 1 where kind = 'payment.expire' and job_key = '${paymentId}'`);
     await shop.marketplace.settle();
   });
   await shop.step("an event that fails", async () => {

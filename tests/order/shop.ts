@@ -16,7 +16,7 @@ import { fail, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { type Jobs, startJobs } from "#runtime/jobs/jobs.ts";
 import { pageTokens } from "#runtime/pages.ts";
-import { startServer } from "#runtime/server.ts";
+import { type Server, startServer } from "#runtime/server.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { embeddedVerifiers, type Keys, serviceTokens, temporaryKeys } from "#runtime/tokens.ts";
 import * as inventoryTables from "../../services/inventory/entities.ts";
@@ -24,7 +24,7 @@ import { migrations as inventoryMigrations } from "../../services/inventory/migr
 import { inventory } from "../../services/inventory/service.ts";
 import { entities, type OrderDatabase } from "../../services/order/entities.ts";
 import { migrations } from "../../services/order/migrations/index.ts";
-import { order } from "../../services/order/service.ts";
+import { type OrderDependencies, order } from "../../services/order/service.ts";
 import * as paymentTables from "../../services/payment/entities.ts";
 import { migrations as paymentMigrations } from "../../services/payment/migrations/index.ts";
 import { payment } from "../../services/payment/service.ts";
@@ -53,6 +53,8 @@ export interface Shop {
   readonly keys: Keys;
   readonly module: ServiceModule;
   readonly simulator: Simulator;
+  /** The server of the order service; undefined in memory. */
+  readonly server: Server | undefined;
   /** The outgoing calls of the order service so far, by method. */
   readonly calls: string[];
   /** Calls that will fail. */
@@ -93,7 +95,7 @@ export interface Shop {
 }
 
 /** Opens one; `carrier` is how `as` reaches the order service. */
-export async function openShop(carrier: Carrier): Promise<Shop> {
+export async function openShop(carrier: Carrier, { watch }: Pick<OrderDependencies, "watch"> = {}): Promise<Shop> {
   const clock = goingClock();
   const [orders, units, payments] = await Promise.all([
     memoryDatabase(entities, migrations, { service: "order", clock }),
@@ -113,7 +115,8 @@ export async function openShop(carrier: Carrier): Promise<Shop> {
   const after = new Map<string, () => Promise<unknown>>();
   const part = (service: string) => ({ clients: directory.clientsFor(serviceTokens(keys, service)), clock, log: quietLog, pages });
   const own = part("order");
-  const module = order({ ...own, clients: troubled(own.clients, { calls, faults, before, after }), database: orders.database });
+  const troubles = { calls, faults, before, after };
+  const module = order({ ...own, clients: troubled(own.clients, troubles), database: orders.database, ...(watch && { watch }) });
   const modules = [
     module,
     inventory({ ...part("inventory"), database: units.database }),
@@ -137,6 +140,7 @@ export async function openShop(carrier: Carrier): Promise<Shop> {
     keys,
     module,
     simulator,
+    server,
     calls,
     faults,
     before,

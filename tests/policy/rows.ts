@@ -188,7 +188,7 @@ export const rows: Readonly<Record<string, Row>> = {
     command((f) => ({ orderId: f.shippedOrderId, rating: { stars: 4 } })),
     { owner: "ben" },
   ),
-  "order.v1.OrderService/WatchOrder": signedIn(ofOrder, { owner: "ben" }),
+  "order.v1.OrderService/WatchOrder": owned("ORDER_NOT_FOUND", ofOrder, { operator: "admitted", owner: "ben" }),
   "order.v1.OrderService/OpenDispute": signedIn(command((f) => ({ orderId: f.nobody, statement: "s" }))),
   "order.v1.OrderService/ResolveDispute": operators(command((f) => ({ orderId: f.nobody, note: "n" }))),
   "order.v1.OrderService/GetEscrowTotals": internal(["ops"]),

@@ -9,6 +9,7 @@ import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts"
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
+import { watchOrder } from "../../client/watch-order.ts";
 import { type Fleet, startFleet } from "../support/processes.ts";
 import { refused } from "../support/refused.ts";
 
@@ -95,6 +96,38 @@ describe("a marketplace in several processes", function () {
     assert.equal(listing?.sellerId, seller);
     const { balances } = await fleet.client(PaymentService, { account: seller }, "payment").getBalance({});
     assert.ok((balances[0]?.available?.amountMinor ?? 0n) > 0n);
+  });
+
+  it("shows a watcher what another process changes, and goes on elsewhere when the process of the stream ends", async () => {
+    const { order } = await place(await published(1), await addressOf(buyer));
+    const orderId = order?.orderId ?? "";
+    const watching = new AbortController();
+    const { signal } = watching;
+    const here = watchOrder(fleet.client(OrderService, { account: buyer }, 1), orderId, { signal });
+    const anywhere = watchOrder(fleet.client(OrderService, { account: seller }, "order"), orderId, { signal });
+    const next = async (orders: typeof here) => (await orders.next()).value?.state;
+    assert.deepEqual([await next(here), await next(anywhere)], [OrderState.PAID, OrderState.PAID]);
+    await fleet.client(OrderService, { account: seller }, 2).shipOrder({ requestId: newId(), orderId, carrier: "Pigeon" });
+    assert.deepEqual([await next(here), await next(anywhere)], [OrderState.SHIPPED, OrderState.SHIPPED]);
+    const seen: (OrderState | undefined)[] = [];
+    const watched = (async () => {
+      for await (const { state } of anywhere) seen.push(state);
+    })();
+    for (const [ended, other] of [
+      [2, 1],
+      [1, 2],
+    ] as const) {
+      assert.equal(await fleet.kill(ended, "SIGTERM"), 0);
+      if (ended === 1) {
+        const rating = { stars: 5 };
+        await fleet.client(OrderService, { account: buyer }, other).confirmOrder({ requestId: newId(), orderId, rating });
+        await watched;
+      }
+      await fleet.restart(ended);
+    }
+    assert.equal(seen.at(-1), OrderState.COMPLETED);
+    assert.equal(new Set(seen).size, seen.length);
+    watching.abort();
   });
 
   it("tells the caller of one service the reason that another gave", async () => {

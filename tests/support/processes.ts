@@ -6,7 +6,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient, type Transport } from "@connectrpc/connect";
-import { silentLog } from "#runtime/log.ts";
 import { openPeers } from "#runtime/peers.ts";
 import { type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { SERVICES } from "../../services/main.ts";
@@ -104,7 +103,7 @@ async function startAll(options: FleetOptions, undo: (() => unknown)[]): Promise
   await Promise.all(members.map((_, index) => start(index)));
   const transports = new Map<string, Transport>();
   // The way that processes take to each other: a call that an ending process did not begin goes to another.
-  const peers = openPeers({ urlOf: (url) => url, log: silentLog() });
+  const peers = openPeers({ urlOf: (url) => url });
   undo.push(() => peers.close());
   return {
     get urls() {

@@ -1,10 +1,12 @@
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { generatedFolders, generateInto } from "../generate.ts";
+import { generated, generateInto } from "../generate.ts";
 import { root } from "./run.ts";
 
+/** The files in a folder, or the one file itself, by their paths from there. */
 async function filesOf(folder: string): Promise<Map<string, Buffer>> {
+  if ((await stat(folder).catch(() => undefined))?.isFile()) return new Map([["", await readFile(folder)]]);
   const files = new Map<string, Buffer>();
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => []);
   for (const entry of entries) {
@@ -21,15 +23,15 @@ export async function staleFiles(): Promise<string[]> {
   try {
     await generateInto(temporary);
     const stale: string[] = [];
-    for (const folder of generatedFolders) {
+    for (const folder of generated) {
       const wanted = await filesOf(path.join(temporary, folder));
       const have = await filesOf(path.join(root, folder));
       for (const [name, contents] of wanted) {
         const committed = have.get(name);
-        if (!committed) stale.push(`missing:   ${folder}/${name}`);
-        else if (!committed.equals(contents)) stale.push(`different: ${folder}/${name}`);
+        if (!committed) stale.push(`missing:   ${path.join(folder, name)}`);
+        else if (!committed.equals(contents)) stale.push(`different: ${path.join(folder, name)}`);
       }
-      for (const name of have.keys()) if (!wanted.has(name)) stale.push(`left over: ${folder}/${name}`);
+      for (const name of have.keys()) if (!wanted.has(name)) stale.push(`left over: ${path.join(folder, name)}`);
     }
     return stale.sort();
   } finally {

@@ -8,7 +8,7 @@ import { exclusively } from "../bootstrap.mjs";
 import { cannotFetch, fetchPackages } from "./debian.ts";
 
 /** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM; a client is called mariadb. */
-const OLDEST = { MariaDB: [10, 6], "MariaDB client": [10, 6], Redis: [6, 2] } as const;
+const OLDEST = { MariaDB: [10, 6], "MariaDB client": [10, 6], Redis: [6, 2], promtool: [2, 40] } as const;
 
 /** A store's server, or what talks to one. */
 export interface Program {
@@ -20,7 +20,7 @@ export interface Program {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** Which of the stores. "MariaDB client" is `mariadb`, with `mariadb-dump` beside it. */
+/** Which of the stores. "MariaDB client" is `mariadb`, with `mariadb-dump` beside it; promtool, which tests alert rules, is none, but is found alike. */
 export type Store = keyof typeof OLDEST;
 
 interface Wanted {
@@ -52,6 +52,12 @@ const WANTED: Readonly<Record<Store, Wanted>> = {
     debian: "redis-server",
     brew: "redis",
     version: /v=(\d+\.\d+\.\d+)/,
+  },
+  promtool: {
+    names: ["promtool"],
+    debian: "prometheus",
+    brew: "prometheus",
+    version: /version (\d+\.\d+\.\d+)/,
   },
 };
 

@@ -736,7 +736,7 @@ export type WatchOrderRequest = Message<"marketplace.order.v1.WatchOrderRequest"
   orderId: string;
 
   /**
-   * The sequence of the last change seen; 0 means from the state as it is now.
+   * The sequence of the last change seen; 0 when none was.
    *
    * @generated from field: int64 after_sequence = 2;
    */
@@ -757,7 +757,7 @@ export const WatchOrderRequestSchema: GenMessage<WatchOrderRequest> = /*@__PURE_
  */
 export type WatchOrderResponse = Message<"marketplace.order.v1.WatchOrderResponse"> & {
   /**
-   * The order as it is now; unset in a heartbeat.
+   * The order as it is now, as GetOrder answers it to this caller; unset in a heartbeat, which says that nothing has changed.
    *
    * @generated from field: marketplace.order.v1.Order order = 1;
    */
@@ -1151,8 +1151,13 @@ export const OrderService: GenService<{
     output: typeof ConfirmOrderResponseSchema;
   },
   /**
-   * Streams an order: its state now, then every change. The client resumes after the last change seen. Not implemented yet. Reasons:
-   * ORDER_NOT_FOUND.
+   * Streams an order to its buyer, its seller or an operator; others get ORDER_NOT_FOUND. First comes its state now (a heartbeat, when that is the
+   * change named by `after_sequence`), then every committed change, in whichever process it is made, within a second. A reader that is slower than the
+   * changes gets the latest and may miss some between, never the last; `sequence` only rises. When nothing changes a heartbeat comes every 15 seconds, so
+   * a client that hears nothing for 45 calls again. The stream ends with OK after a final state, at its maximum age of 10 minutes, and when the server stops:
+   * unless the state is final, call again with the last sequence seen; no change is lost between. One account may watch 20 orders at once in
+   * each process. Reasons: ORDER_NOT_FOUND, SEQUENCE_AHEAD (`after_sequence` is above the order's), TOO_MANY_WATCHES, OVERLOADED (too many watchers
+   * in this process), UNAVAILABLE (what is new cannot be read; call again).
    *
    * @generated from rpc marketplace.order.v1.OrderService.WatchOrder
    */

@@ -7,7 +7,7 @@
 import type { GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import type { Duration, MethodOptions } from "@bufbuild/protobuf/wkt";
+import type { Duration, FileOptions, MethodOptions, ServiceOptions } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_descriptor, file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file marketplace/policy/v1/policy.proto.
  */
 export const file_marketplace_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiJtYXJrZXRwbGFjZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhVtYXJrZXRwbGFjZS5wb2xpY3kudjEimAMKBlBvbGljeRI3CgdjYWxsZXJzGAEgASgLMh4ubWFya2V0cGxhY2UucG9saWN5LnYxLkNhbGxlcnNCBrpIA8gBARI8Cgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiAgg8MgQQwIQ9Eh0KDG1heF9hdHRlbXB0cxgDIAEoDUIHukgEKgIYBRIlChFtYXhfcmVxdWVzdF9ieXRlcxgEIAEoDUIKukgHKgUYgICAAhIrCgVjYWNoZRgFIAEoCzIcLm1hcmtldHBsYWNlLnBvbGljeS52MS5DYWNoZRIpCgRyYXRlGAYgASgLMhsubWFya2V0cGxhY2UucG9saWN5LnYxLlJhdGUSNQoGYnVkZ2V0GAcgASgLMh0ubWFya2V0cGxhY2UucG9saWN5LnYxLkJ1ZGdldEIGukgDyAEBEkIKDm1heF9zdHJlYW1fYWdlGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwiQHDICCAEibQoHQ2FsbGVycxIOCgZhbnlvbmUYASABKAgSDwoHYWNjb3VudBgCIAEoCBIQCghvcGVyYXRvchgDIAEoCBIvCghzZXJ2aWNlcxgEIAMoCUIdukgakgEXEBAYASIRcg8yDV5bYS16XXsyLDE2fSQiUwoFQ2FjaGUSOgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASDgoGc2hhcmVkGAIgASgIIkEKBFJhdGUSHwoKcGVyX21pbnV0ZRgBIAEoDUILukgIKgYY4NQDKAESGAoFYnVyc3QYAiABKA1CCbpIBioEGODUAyJvCgZCdWRnZXQSPAoLcDk5X2xhdGVuY3kYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDLpICaoBBiICCDwqABInChBhdmFpbGFiaWxpdHlfcHBtGAIgASgNQg26SAoqCBi/hD0ooPc2OlcKBm1ldGhvZBIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGPyIAyABKAsyHS5tYXJrZXRwbGFjZS5wb2xpY3kudjEuUG9saWN5UgZtZXRob2RiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_descriptor, file_google_protobuf_duration]);
+  fileDesc("CiJtYXJrZXRwbGFjZS9wb2xpY3kvdjEvcG9saWN5LnByb3RvEhVtYXJrZXRwbGFjZS5wb2xpY3kudjEimAMKBlBvbGljeRI3CgdjYWxsZXJzGAEgASgLMh4ubWFya2V0cGxhY2UucG9saWN5LnYxLkNhbGxlcnNCBrpIA8gBARI8Cgd0aW1lb3V0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiAgg8MgQQwIQ9Eh0KDG1heF9hdHRlbXB0cxgDIAEoDUIHukgEKgIYBRIlChFtYXhfcmVxdWVzdF9ieXRlcxgEIAEoDUIKukgHKgUYgICAAhIrCgVjYWNoZRgFIAEoCzIcLm1hcmtldHBsYWNlLnBvbGljeS52MS5DYWNoZRIpCgRyYXRlGAYgASgLMhsubWFya2V0cGxhY2UucG9saWN5LnYxLlJhdGUSNQoGYnVkZ2V0GAcgASgLMh0ubWFya2V0cGxhY2UucG9saWN5LnYxLkJ1ZGdldEIGukgDyAEBEkIKDm1heF9zdHJlYW1fYWdlGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwiQHDICCAEibQoHQ2FsbGVycxIOCgZhbnlvbmUYASABKAgSDwoHYWNjb3VudBgCIAEoCBIQCghvcGVyYXRvchgDIAEoCBIvCghzZXJ2aWNlcxgEIAMoCUIdukgakgEXEBAYASIRcg8yDV5bYS16XXsyLDE2fSQiUwoFQ2FjaGUSOgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASDgoGc2hhcmVkGAIgASgIIkEKBFJhdGUSHwoKcGVyX21pbnV0ZRgBIAEoDUILukgIKgYY4NQDKAESGAoFYnVyc3QYAiABKA1CCbpIBioEGODUAyJvCgZCdWRnZXQSPAoLcDk5X2xhdGVuY3kYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDLpICaoBBiICCDwqABInChBhdmFpbGFiaWxpdHlfcHBtGAIgASgNQg26SAoqCBi/hD0ooPc2IkEKDVNlcnZpY2VQb2xpY3kSMAoJd29ya2xvYWRzGAEgAygJQh26SBqSARcQIBgBIhFyDzINXlthLXpdezIsMTZ9JCLvAgoERG9vchIrCgRuYW1lGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezEsMzl9JBImCgh3b3JrbG9hZBgCIAEoCUIUukgRcg8yDV5bYS16XXsyLDE2fSQSKwoEcGF0aBgDIAEoCUIdukgachgyFl4vKFtBLVphLXowLTkuXy1dKy8pKiQSRQoMaHR0cF9tZXRob2RzGAQgAygJQi+6SCySASkIARAFGAEiIXIfMh1eKEdFVHxQT1NUfFBVVHxQQVRDSHxERUxFVEUpJBI/Cgd0aW1lb3V0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBDIAQGqAQoiAgg8MgQQwIQ9EikKBHJhdGUYBiABKAsyGy5tYXJrZXRwbGFjZS5wb2xpY3kudjEuUmF0ZRIyCgZzd2l0Y2gYByABKAlCIrpIH3IdMhteKFthLXpdW0EtWmEtejAtOV17MSwzMX0pPyQ6VwoGbWV0aG9kEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY/IgDIAEoCzIdLm1hcmtldHBsYWNlLnBvbGljeS52MS5Qb2xpY3lSBm1ldGhvZDphCgdzZXJ2aWNlEh8uZ29vZ2xlLnByb3RvYnVmLlNlcnZpY2VPcHRpb25zGP2IAyABKAsyJC5tYXJrZXRwbGFjZS5wb2xpY3kudjEuU2VydmljZVBvbGljeVIHc2VydmljZTpPCgRkb29yEhwuZ29vZ2xlLnByb3RvYnVmLkZpbGVPcHRpb25zGP6IAyADKAsyGy5tYXJrZXRwbGFjZS5wb2xpY3kudjEuRG9vclIEZG9vcmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_descriptor, file_google_protobuf_duration]);
 
 /**
  * Who may call a method, for how long, how often it may be tried, and what may be kept of its answer.
@@ -216,10 +216,111 @@ export const BudgetSchema: GenMessage<Budget> = /*@__PURE__*/
   messageDesc(file_marketplace_policy_v1_policy, 4);
 
 /**
+ * Where a contract is implemented.
+ *
+ * @generated from message marketplace.policy.v1.ServicePolicy
+ */
+export type ServicePolicy = Message<"marketplace.policy.v1.ServicePolicy"> & {
+  /**
+   * The workloads that implement it, each answering for itself, such as "payment". Unset: the workload named by the last part of the package
+   * that is no version. At most 32.
+   *
+   * @generated from field: repeated string workloads = 1;
+   */
+  workloads: string[];
+};
+
+/**
+ * Describes the message marketplace.policy.v1.ServicePolicy.
+ * Use `create(ServicePolicySchema)` to create a new message.
+ */
+export const ServicePolicySchema: GenMessage<ServicePolicy> = /*@__PURE__*/
+  messageDesc(file_marketplace_policy_v1_policy, 5);
+
+/**
+ * A door that is not an RPC. Anybody may knock: its handler guards it.
+ *
+ * @generated from message marketplace.policy.v1.Door
+ */
+export type Door = Message<"marketplace.policy.v1.Door"> & {
+  /**
+   * Its name among the doors, such as "confirmation-page".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The workload that answers.
+   *
+   * @generated from field: string workload = 2;
+   */
+  workload: string;
+
+  /**
+   * Every path that begins so; it begins and ends with a slash. "/" takes what nothing else takes.
+   *
+   * @generated from field: string path = 3;
+   */
+  path: string;
+
+  /**
+   * The HTTP methods that are answered, such as "GET"; HEAD goes with GET.
+   *
+   * @generated from field: repeated string http_methods = 4;
+   */
+  httpMethods: string[];
+
+  /**
+   * The longest an answer may take. From 1 ms to 60 s.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 5;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * How often one address may knock; unset is no bound.
+   *
+   * @generated from field: marketplace.policy.v1.Rate rate = 6;
+   */
+  rate?: Rate | undefined;
+
+  /**
+   * The switch of an installation without which the door stays shut, such as "simulator"; empty is always open.
+   *
+   * @generated from field: string switch = 7;
+   */
+  switch: string;
+};
+
+/**
+ * Describes the message marketplace.policy.v1.Door.
+ * Use `create(DoorSchema)` to create a new message.
+ */
+export const DoorSchema: GenMessage<Door> = /*@__PURE__*/
+  messageDesc(file_marketplace_policy_v1_policy, 6);
+
+/**
  * Declared on every method of every service; a method without it is refused when the process starts.
  *
  * @generated from extension: marketplace.policy.v1.Policy method = 50300;
  */
 export const method: GenExtension<MethodOptions, Policy> = /*@__PURE__*/
   extDesc(file_marketplace_policy_v1_policy, 0);
+
+/**
+ * Declared where a contract is not implemented by the one workload that its package names.
+ *
+ * @generated from extension: marketplace.policy.v1.ServicePolicy service = 50301;
+ */
+export const service: GenExtension<ServiceOptions, ServicePolicy> = /*@__PURE__*/
+  extDesc(file_marketplace_policy_v1_policy, 1);
+
+/**
+ * The doors that are not RPCs, all in one list: pages, callbacks. Whatever is neither an RPC nor one of them is not reachable from outside.
+ *
+ * @generated from extension: repeated marketplace.policy.v1.Door door = 50302;
+ */
+export const door: GenExtension<FileOptions, Door[]> = /*@__PURE__*/
+  extDesc(file_marketplace_policy_v1_policy, 2);
 

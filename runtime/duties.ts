@@ -1,0 +1,112 @@
+import type { DescMethod, DescMethodUnary } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
+import { ConnectError } from "@connectrpc/connect";
+import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
+import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
+import { type Caller, callerName } from "#runtime/call.ts";
+import { failure, INTERNAL, openDetails, reasonOf } from "#runtime/errors.ts";
+import { newId } from "#runtime/ids.ts";
+import type { Log } from "#runtime/log.ts";
+import { type MethodPolicy, methodName } from "#runtime/policy.ts";
+import { byCode } from "#runtime/refusals.ts";
+import type { UnaryCall } from "#runtime/rpc/call.ts";
+import type { UnaryDuties, UnaryMethod } from "#runtime/rpc/method.ts";
+import { Watch } from "#runtime/rpc/watch.ts";
+import type { CallObserver } from "#runtime/telemetry/observer.ts";
+import type { Validation } from "#runtime/validation.ts";
+
+/** What every call is measured against. */
+export interface Duties {
+  readonly policies: ReadonlyMap<DescMethod, MethodPolicy>;
+  readonly verifiers: Verifiers;
+  readonly validation: Validation;
+  readonly log: Log;
+  /** Aborted when the process stops: streams end, unary calls finish. */
+  readonly shutdown: AbortSignal;
+  readonly observer: CallObserver | undefined;
+}
+
+/** Headers that say who calls. A handler that hands its headers on must not hand these on. */
+export const IDENTITY_HEADERS: ReadonlySet<string> = new Set(["authorization", SERVICE_TOKEN_HEADER, ACCOUNT_HEADER]);
+
+/** The duties of a unary method's calls: identity, access, validation, errors with reasons, the log. */
+export function unaryDuties(duties: Duties, policy: MethodPolicy): UnaryDuties {
+  const { verifiers, validation, log } = duties;
+  const take = (call: UnaryCall, caller: Caller) => {
+    call.caller = caller;
+    admit(caller, policy);
+  };
+  return {
+    admit(call) {
+      const caller = identify(call, verifiers);
+      return caller instanceof Promise ? caller.then((known) => take(call, known)) : take(call, caller);
+    },
+    check: (call, message) => validation.check(call.rpc.desc.input, message),
+    presentable: (call, error) => presentable(error, log, call.method),
+    ended: (call, error) => logCall(log, call, error),
+    logFor: (call) => log.child({ method: methodName(call.method), caller: callerName(call.caller) }),
+    hiddenHeaders: IDENTITY_HEADERS,
+  };
+}
+
+/** Puts unary methods behind their duties. The calls of all of them are watched by one timer. */
+export function methodFactory(
+  duties: Duties,
+  maxResponseBytes: number,
+): (desc: DescMethodUnary, implementation: UnaryMethod["implementation"]) => UnaryMethod {
+  const watch = new Watch();
+  return (desc, implementation) => {
+    const policy = duties.policies.get(desc) as MethodPolicy;
+    // An answer that may be shared was given to everybody alike; with a token it is the caller's own.
+    const cacheControl = policy.cacheControl ?? "no-store";
+    const ownCacheControl = cacheControl.replace("public", "private");
+    return {
+      desc,
+      implementation,
+      timeoutMs: policy.timeoutMs ?? Number.POSITIVE_INFINITY,
+      maxRequestBytes: policy.maxRequestBytes,
+      maxResponseBytes,
+      readsOnly: desc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
+      cacheControl: ({ caller }) => (caller.kind === "anonymous" ? cacheControl : ownCacheControl),
+      duties: unaryDuties(duties, policy),
+      watch,
+      observer: duties.observer,
+    };
+  };
+}
+
+/** Reasons of the tokens that we send to other services: when those are refused the fault is ours, not our caller's. */
+const OWN_IDENTITY = new Set(["TOKEN_MISSING", "TOKEN_EXPIRED", "TOKEN_INVALID"]);
+
+/** The error as the caller may see it: with a reason, and without anything inner. What is not meant for callers is logged whole. */
+export function presentable(error: unknown, log: Log, method: DescMethod): ConnectError {
+  if (error instanceof ConnectError) {
+    const reason = error.findDetails(ErrorInfoSchema).length > 0 ? reasonOf(error) : undefined;
+    if (reason !== undefined && !(OWN_IDENTITY.has(reason) && isFromWire(error))) {
+      return openDetails(error);
+    }
+    const named = reason === undefined ? byCode(error) : undefined;
+    if (named !== undefined) {
+      return named;
+    }
+  }
+  const errorId = newId();
+  log.error({ err: error, error_id: errorId, method: methodName(method) }, "a call failed");
+  return failure(INTERNAL, { metadata: { error_id: errorId }, cause: error });
+}
+
+function isFromWire(error: ConnectError): boolean {
+  return error.details.some((detail) => "type" in detail);
+}
+
+/** One line a call. A server's own fault was logged as an error already. */
+export function logCall(log: Log, call: { method: DescMethod; caller: Caller; startTime: number }, error?: ConnectError): void {
+  if (!log.isLevelEnabled("info")) return;
+  log.info({
+    method: methodName(call.method),
+    caller: callerName(call.caller),
+    code: error?.code ?? 0,
+    ...(error === undefined ? {} : { reason: reasonOf(error) }),
+    ms: Math.round((performance.now() - call.startTime) * 100) / 100,
+  });
+}

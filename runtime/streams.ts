@@ -1,0 +1,124 @@
+import { Http2ServerResponse } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { type ConnectError, createContextValues } from "@connectrpc/connect";
+import type { UniversalHandler, UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
+import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST } from "#runtime/errors.ts";
+import { type Arrival, arrivalKey } from "#runtime/interceptors.ts";
+import type { AnyRequest, AnyResponse } from "#runtime/listener.ts";
+import { statusFailure } from "#runtime/refusals.ts";
+
+/** Serves a stream through the library. Rejects when its answer cannot be written. */
+export async function serveStream(
+  handler: UniversalHandler,
+  request: AnyRequest,
+  response: AnyResponse,
+  bodyTimeoutMs: number,
+): Promise<void> {
+  const values = createContextValues();
+  let universal: UniversalServerRequest;
+  try {
+    universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
+  } catch {
+    refuse(request, response, failure(MALFORMED_REQUEST, { message: "The request names no host." }));
+    return;
+  }
+  const answer = await handler({
+    ...universal,
+    body: inTime(universal.body as AsyncIterable<Uint8Array>, handler.method, () => values.get(arrivalKey), bodyTimeoutMs),
+  });
+  if (answer.status !== 200 && answer.body === undefined) {
+    if (answer.status === 405) response.setHeader("allow", handler.allowedMethods.join(", "));
+    refuse(request, response, statusFailure(answer.status, pathOf(request)), answer.status);
+    return;
+  }
+  if (await writeTrailersOnly(answer, response)) return;
+  await universalResponseToNodeResponse(answer, response as never);
+}
+
+/** A body that fails when it does not arrive within the call's deadline and the server's patience. */
+async function* inTime(
+  body: AsyncIterable<Uint8Array>,
+  method: DescMethod,
+  arrival: () => Arrival | undefined,
+  bodyTimeoutMs: number,
+): AsyncGenerator<Uint8Array> {
+  // A stream's messages come when they come; its age bounds it.
+  const patience = method.methodKind === "server_streaming" ? bodyTimeoutMs : Infinity;
+  const leftMs = Math.min(patience, (arrival()?.deadline ?? Infinity) - Date.now());
+  const iterator = body[Symbol.asyncIterator]();
+  let late: (error: ConnectError) => void = () => {};
+  const timeout = new Promise<never>((_, reject) => {
+    late = reject;
+  });
+  timeout.catch(() => {});
+  const timer =
+    leftMs > 0x7fffffff
+      ? undefined
+      : setTimeout(() => late(failure(DEADLINE_EXCEEDED, { message: "The request did not arrive in time." })), Math.max(0, leftMs));
+  try {
+    for (;;) {
+      const chunk = await Promise.race([iterator.next(), timeout]);
+      if (chunk.done === true) return;
+      yield chunk.value;
+    }
+  } finally {
+    clearTimeout(timer);
+    iterator.return?.().catch(() => {});
+  }
+}
+
+/**
+ * Writes a gRPC error without messages as Trailers-Only: headers that end the stream. A proxy that retries on a status looks for it there
+ * and nowhere else. Answers whether it did.
+ */
+async function writeTrailersOnly(answer: UniversalServerResponse, response: AnyResponse): Promise<boolean> {
+  const { trailer, body } = answer;
+  if (!(response instanceof Http2ServerResponse) || trailer === undefined || body === undefined) return false;
+  const iterator = body[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  if (first.done !== true) {
+    // Put the message back in front of the others.
+    answer.body = (async function* () {
+      yield first.value;
+      yield* { [Symbol.asyncIterator]: () => iterator };
+    })();
+    return false;
+  }
+  if (response.stream.destroyed) return true;
+  const headers = new Headers(answer.header);
+  headers.delete("grpc-encoding");
+  trailer.forEach((value, name) => {
+    headers.set(name, value);
+  });
+  response.stream.respond({ ...response.getHeaders(), ":status": 200, ...Object.fromEntries(headers) }, { endStream: true });
+  return true;
+}
+
+/** Answers an error that no handler answered, in the form of the protocol that the request speaks. */
+export function refuse(request: AnyRequest, response: AnyResponse, error: ConnectError, status?: number): void {
+  const type = request.headers["content-type"] ?? "";
+  if (/^application\/grpc/.test(type)) {
+    const trailer = setTrailerStatus(new Headers(), error);
+    write(response, 200, { "content-type": type, ...Object.fromEntries(trailer) });
+    return;
+  }
+  const headers = { "content-type": "application/json", "cache-control": "no-store" };
+  const body = request.method === "HEAD" ? undefined : errorToJsonBytes(error, undefined);
+  write(response, status ?? codeToHttpStatus(error.code), headers, body);
+}
+
+/** Sets each header by itself: the two kinds of response agree on no signature that takes them all. */
+export function write(response: AnyResponse, status: number, headers: Record<string, string>, body?: string | Uint8Array): void {
+  response.statusCode = status;
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  if (body === undefined) response.end();
+  else response.end(body);
+}
+
+/** The path of a request without its query. */
+export function pathOf(request: AnyRequest): string {
+  return (request.url ?? "/").split("?", 1)[0] as string;
+}

@@ -1,0 +1,165 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { policies } from "../../mesh/plugin/policies.ts";
+import { root } from "../../tools/checks/run.ts";
+import { allows, byName, golden, type Seen } from "./rendered.ts";
+
+type Policies = ReturnType<typeof policies>;
+const { workloads }: Policies = JSON.parse(readFileSync(join(root, "mesh/generated/policies.json"), "utf8"));
+const resources = golden("mesh-production");
+
+const GATEWAY = "cluster.local/ns/istio-ingress/sa/istio-ingressgateway";
+const serviceAccount = (name: string) => `cluster.local/ns/shop/sa/souk-${name}`;
+const SUBJECT = "https://id.example/01900000-0000-7000-8000-0000000000a1";
+
+/** Everybody who may try. */
+const CALLERS: Readonly<Record<string, Omit<Seen, "path" | "method">>> = {
+  nobody: { principal: GATEWAY },
+  account: { principal: GATEWAY, requestPrincipal: SUBJECT, roles: [] },
+  operator: { principal: GATEWAY, requestPrincipal: SUBJECT, roles: ["operator"] },
+  "an account with other roles": { principal: GATEWAY, requestPrincipal: SUBJECT, roles: ["seller"] },
+  "a foreign token": { principal: GATEWAY, requestPrincipal: "https://evil.example/01900000", roles: ["operator"] },
+  "an account without the gateway": { principal: serviceAccount("web"), requestPrincipal: SUBJECT, roles: ["operator"] },
+  "another namespace": { principal: "cluster.local/ns/other/sa/souk-order" },
+  "another trust domain": { principal: "other.example/ns/shop/sa/souk-order" },
+  ...Object.fromEntries(workloads.map(({ name }) => [`service ${name}`, { principal: serviceAccount(name) }])),
+};
+
+function declared(caller: string, access: Policies["workloads"][number]["methods"][number]["access"]): boolean {
+  switch (caller) {
+    case "nobody":
+    case "a foreign token":
+      return access.anyone;
+    case "account":
+    case "an account with other roles":
+      return access.anyone || access.account;
+    case "operator":
+      return access.anyone || access.account || access.operator;
+    default:
+      return caller.startsWith("service ") && access.services.includes(caller.slice("service ".length));
+  }
+}
+
+describe("the rendered policies", () => {
+  it("let each caller call each method as the proto declares, and nothing else", () => {
+    const allowed = byName(resources, "AuthorizationPolicy");
+    let compared = 0;
+    for (const { name: workload, methods } of workloads) {
+      const policy = allowed.get(`souk-${workload}`);
+      for (const method of methods) {
+        for (const [caller, seen] of Object.entries(CALLERS)) {
+          // A workload's calls to itself stay in the process.
+          const wanted = declared(caller, method.access) && caller !== `service ${workload}`;
+          const request = { ...seen, path: `/${method.name}`, method: "POST" };
+          assert.equal(allows(policy, request), wanted, `${caller} calls ${method.name} of ${workload}`);
+          assert.equal(allows(policy, { ...request, method: "GET" }), wanted && method.http.includes("GET"), `GET ${method.name}`);
+          assert.ok(!allows(policy, { ...request, method: "PUT" }), `PUT ${method.name}`);
+          compared++;
+        }
+      }
+      for (const seen of Object.values(CALLERS)) assert.ok(!allows(policy, { ...seen, path: "/metrics", method: "GET" }));
+    }
+    assert.ok(compared > 1500);
+  });
+
+  it("deny all pods of the installation what no policy allows, and take mutual TLS only", () => {
+    const installation = { "app.kubernetes.io/instance": "souk" };
+    const denied = byName(resources, "AuthorizationPolicy").get("souk-deny-by-default");
+    assert.deepEqual(denied?.spec, { selector: { matchLabels: installation } });
+    const strict = byName(resources, "PeerAuthentication").get("souk-strict");
+    assert.deepEqual(strict?.spec, { selector: { matchLabels: installation }, mtls: { mode: "STRICT" } });
+  });
+
+  it("expose exactly the methods that may be called from outside", () => {
+    const exposed = workloads.flatMap(({ methods }) => methods.filter((method) => method.exposed).map(({ name }) => `/${name}`));
+    const paths = byName(resources, "VirtualService").get("souk-ingress")?.spec.http.map(pathOf);
+    assert.deepEqual(paths, exposed);
+    const [rule] = byName(resources, "AuthorizationPolicy").get("souk-exposed-only")?.spec.rules ?? [];
+    assert.deepEqual(rule.to[0].operation.notPaths, exposed);
+  });
+
+  it("put the web page behind all exact paths, and doors between", () => {
+    const routes = byName(golden("mesh-everything"), "VirtualService").get("shop-ingress")?.spec.http as { name: string }[];
+    const names = routes.map(({ name }) => name);
+    assert.equal(names.at(-1), "web-page");
+    assert.deepEqual(
+      names.filter((name) => name.startsWith("door/")),
+      ["door/simulator-confirmations"],
+    );
+    assert.equal(names.indexOf("door/simulator-confirmations"), names.length - 2);
+  });
+
+  it("bound every method's route, and retry only what declares it", () => {
+    const services = byName(resources, "VirtualService");
+    for (const { name: workload, methods } of workloads) {
+      const routes = services.get(`souk-${workload}`)?.spec.http ?? [];
+      assert.deepEqual(
+        routes.map(pathOf),
+        methods.map(({ name }) => `/${name}`),
+      );
+      for (const [index, method] of methods.entries()) {
+        const { timeout, retries } = routes[index];
+        assert.equal(timeout, method.stream ? "0s" : `${method.timeoutMs}ms`, method.name);
+        assert.equal(retries.attempts, method.attempts - 1, method.name);
+        if (method.attempts > 1) assert.match(retries.retryOn, /\bunavailable\b.*\b503$/);
+        if (method.attempts > 1 && !method.stream) {
+          const perTryMs = Number(retries.perTryTimeout.replace("ms", ""));
+          assert.ok(perTryMs >= method.timeoutMs / method.attempts - 1 && perTryMs <= method.timeoutMs, method.name);
+        }
+      }
+    }
+  });
+
+  it("let each workload reach those it calls and what egress names for it, and nothing else", () => {
+    const sidecars = byName(resources, "Sidecar");
+    const hostsOf = { mysql: "./db.example", redis: "./redis.example", processor: "./api.processor.example" };
+    for (const { name, calls } of workloads) {
+      const spec = sidecars.get(`souk-${name}`)?.spec;
+      const egress = name === "ops" ? ["redis"] : name === "payment" ? ["mysql", "processor", "redis"] : ["mysql", "redis"];
+      const hosts = [
+        ...calls.map((each) => `./souk-${each}.shop.svc.cluster.local`),
+        ...egress.map((each) => hostsOf[each as keyof typeof hostsOf]),
+      ];
+      assert.deepEqual(spec.egress[0].hosts.toSorted(), hosts.toSorted(), name);
+      assert.equal(spec.outboundTrafficPolicy.mode, "REGISTRY_ONLY");
+    }
+  });
+
+  it("draw the same call graph below the mesh", () => {
+    const networks = byName(resources, "NetworkPolicy");
+    for (const { name, calls, calledBy, exposed } of workloads) {
+      const { ingress, egress } = networks.get(`souk-${name}`)?.spec ?? {};
+      const podsOf = (rules: { from?: Peer[]; to?: Peer[] }[]) =>
+        rules.flatMap(({ from = [], to = [] }) => [...from, ...to]).flatMap(({ podSelector }) => nameOf(podSelector));
+      assert.deepEqual(podsOf(ingress ?? []), calledBy, name);
+      assert.deepEqual(podsOf(egress ?? []), calls, name);
+      const fromGateway = JSON.stringify(ingress ?? []).includes("istio-ingress");
+      assert.equal(fromGateway, exposed, name);
+    }
+  });
+
+  it("count no more retries at once than their budget, for every workload", () => {
+    const rules = byName(resources, "DestinationRule");
+    for (const { name } of workloads) {
+      const { retryBudget, tls } = rules.get(`souk-${name}`)?.spec.trafficPolicy ?? {};
+      assert.deepEqual(
+        { retryBudget, tls },
+        { retryBudget: { percent: 5, minRetryConcurrency: 1 }, tls: { mode: "ISTIO_MUTUAL" } },
+      );
+    }
+  });
+});
+
+function pathOf(route: { match: { uri: { exact?: string; prefix?: string } }[] }): string | undefined {
+  return route.match[0]?.uri.exact ?? route.match[0]?.uri.prefix;
+}
+
+interface Peer {
+  readonly podSelector?: { matchLabels: Record<string, string> };
+}
+
+function nameOf(selector: Peer["podSelector"]): string[] {
+  const name = selector?.matchLabels["app.kubernetes.io/name"];
+  return name === undefined ? [] : [name];
+}

@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { type CallClass, createShedding, type Shedding, TICK_MS } from "#runtime/rpc/shedding.ts";
+
+const KINDS = ["read", "command", "health", "stream", "health stream"] as const satisfies readonly CallClass[];
+
+/** Whether a call of this kind would be taken now; takes none. */
+function takes(shedding: Shedding, kind: CallClass): boolean {
+  const taken = shedding.admit(kind) === undefined;
+  if (taken) shedding.leave(kind);
+  return taken;
+}
+
+/**
+ * A process whose calls cost a millisecond each, half at their beginning and half at their end, that is offered so many of each kind every second. Counts what
+ * became of them over ten seconds, after one to settle; `lateMs` are the delays of the event loop.
+ */
+function simulate(shedding: Shedding, perSecond: { read: number; command: number }) {
+  const taken = { read: 0, command: 0 };
+  const refused = { read: 0, command: 0 };
+  const lateMs: number[] = [];
+  let now = 0;
+  let dueTime = TICK_MS;
+  let waiting: ("read" | "command")[] = [];
+  const owed = { read: 0, command: 0 };
+  let sinceTime = 0;
+  while (now < 11_000) {
+    const begin = now;
+    const ended = waiting;
+    waiting = [];
+    for (const kind of ["read", "command"] as const) {
+      owed[kind] += (perSecond[kind] * (now - sinceTime)) / 1000;
+      for (; owed[kind] >= 1; owed[kind]--) {
+        const isTaken = shedding.admit(kind) === undefined;
+        if (now > 1000) (isTaken ? taken : refused)[kind]++;
+        if (isTaken) waiting.push(kind);
+      }
+    }
+    sinceTime = begin;
+    now = begin + waiting.length * 0.5 + ended.length * 0.5 + 0.05;
+    for (const kind of ended) shedding.leave(kind);
+    if (now >= dueTime) {
+      const late = now - dueTime;
+      if (now > 1000) lateMs.push(late);
+      shedding.tick(late);
+      dueTime = now + TICK_MS;
+    }
+  }
+  return { taken, refused, medianLateMs: lateMs.sort((a, b) => a - b)[Math.floor(lateMs.length / 2)] as number };
+}
+
+describe("shedding", () => {
+  it("keeps its bounds, refuses reads before commands, and health never, whatever comes in whatever order", () => {
+    const step = fc.oneof(
+      fc.record({ admit: fc.constantFrom(...KINDS) }),
+      fc.record({ leave: fc.nat() }),
+      fc.record({ lateMs: fc.oneof(fc.constant(0), fc.double({ min: 0, max: 2000, noNaN: true })) }),
+    );
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 60 }),
+        fc.integer({ min: 0, max: 5 }),
+        fc.array(step, { maxLength: 300 }),
+        (maxCalls, maxOpenStreams, steps) => {
+          const shedding = createShedding({ maxCalls, maxOpenStreams });
+          const open: CallClass[] = [];
+          const count = (...kinds: CallClass[]) => open.filter((kind) => kinds.includes(kind)).length;
+          for (const each of steps) {
+            if ("lateMs" in each) shedding.tick(each.lateMs);
+            else if ("leave" in each) {
+              const [kind] = open.splice(each.leave % Math.max(1, open.length), 1);
+              if (kind !== undefined) shedding.leave(kind);
+            } else {
+              const pushbackMs = shedding.admit(each.admit);
+              if (pushbackMs === undefined) open.push(each.admit);
+              else assert.ok(pushbackMs >= 500 && pushbackMs <= 1500 && each.admit !== "health");
+            }
+            assert.ok(count("read", "command") <= maxCalls);
+            assert.ok(count("stream") <= maxOpenStreams && count("health stream") <= maxOpenStreams);
+            assert.ok(shedding.limit >= Math.min(32, maxCalls) && shedding.limit <= maxCalls);
+            assert.ok(takes(shedding, "command") || !takes(shedding, "read"), "a command is refused and a read is not");
+            assert.equal(takes(shedding, "command"), count("read", "command") < shedding.limit);
+            assert.equal(takes(shedding, "stream"), count("stream") < maxOpenStreams);
+          }
+          for (const kind of open) shedding.leave(kind);
+          for (let ticks = 0; ticks < 500; ticks++) shedding.tick(0);
+          assert.equal(shedding.limit, maxCalls);
+          assert.ok(takes(shedding, "read") && takes(shedding, "command"));
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it("takes everything when there is less than can be done, and forgives a single pause", () => {
+    const shedding = createShedding({ maxCalls: 5000, maxOpenStreams: 1 });
+    const { refused } = simulate(shedding, { read: 600, command: 200 });
+    assert.deepEqual(refused, { read: 0, command: 0 });
+    for (let kept = 0; kept < 100; kept++) shedding.admit("read");
+    shedding.tick(3000);
+    assert.equal(shedding.limit, 5000);
+  });
+
+  it("keeps the event loop turning under three times what can be done, and lets nearly all commands through", () => {
+    const perSecond = { read: 2600, command: 400 };
+    const { taken, refused, medianLateMs } = simulate(createShedding({ maxCalls: 5000, maxOpenStreams: 1 }), perSecond);
+    assert.ok(medianLateMs < 200, `${medianLateMs} ms late`);
+    assert.ok(taken.read + taken.command > 8000, `${taken.read + taken.command} of 10000 that could be done`);
+    assert.ok(refused.command < 0.1 * (taken.command + refused.command), JSON.stringify({ taken, refused }));
+  });
+
+  it("without it, the same load keeps everybody waiting", () => {
+    const fixed = createShedding({ maxCalls: 5000, maxOpenStreams: 1 });
+    const blind: Shedding = { ...fixed, limit: fixed.limit, tick() {} };
+    assert.ok(simulate(blind, { read: 2600, command: 400 }).medianLateMs > 500);
+  });
+});

@@ -1,0 +1,186 @@
+// `npm run test:charts`: renders the charts with the value sets of tests/charts, and checks what comes out.
+
+import { createHash } from "node:crypto";
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { type Finished, root, run } from "./checks/run.ts";
+import { runCommand, Usage } from "./checks/usage.ts";
+
+const FOLDER = "tests/charts";
+/** The namespace that value sets are rendered for. */
+const NAMESPACE = "shop";
+
+const HELP = `npm run test:charts -- [options]
+
+Renders each chart with each of its value sets (${FOLDER}/values/<chart>-<set>.yaml) and compares with ${FOLDER}/golden; runs helm lint; tries values
+that must be refused. Needs helm on the PATH.
+
+  --update        writes what is rendered to ${FOLDER}/golden
+  --schemas DIR   also checks against the JSON schemas of a cluster, with kubeconform -strict
+  --istioctl      also runs istioctl analyze -A`;
+
+/** Where a chart is, by the name that its value sets begin with. */
+const CHARTS: Readonly<Record<string, string>> = { mesh: "mesh" };
+
+/** A rendered chart that is kept: which chart, and with which values. */
+export interface ValueSet {
+  readonly name: string;
+  readonly chart: string;
+  readonly values: string;
+  readonly golden: string;
+}
+
+/** All value sets there are. */
+export function valueSets(): ValueSet[] {
+  return globSync(`${FOLDER}/values/*.yaml`, { cwd: root })
+    .sort()
+    .map((values) => {
+      const name = path.basename(values, ".yaml");
+      const chart = CHARTS[name.split("-", 1)[0] ?? ""];
+      if (chart === undefined) throw new Usage(`${values} names none of the charts ${Object.keys(CHARTS).join(", ")}`);
+      return { name, chart, values, golden: `${FOLDER}/golden/${name}.yaml` };
+    });
+}
+
+/** A hash of all that a rendering depends on: the chart's files and the values. The golden's first line has it, so that one made before them is noticed without helm. */
+export function sourceHash({ chart, values }: Pick<ValueSet, "chart" | "values">): string {
+  const files = globSync(`${chart}/{Chart.yaml,values.yaml,values.schema.json,templates/**,generated/**,files/**}`, { cwd: root });
+  const hash = createHash("sha256");
+  for (const file of [...files.filter((each) => statSync(path.join(root, each)).isFile()).sort(), values]) {
+    hash.update(`${file}\n${readFileSync(path.join(root, file))}`);
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+/** The first line of a golden. */
+export function heading(set: ValueSet): string {
+  return `# ${set.values} rendered from the sources ${sourceHash(set)}; made by: npm run test:charts -- --update`;
+}
+
+interface Outcome {
+  readonly what: string;
+  readonly problem: string | undefined;
+}
+
+const ofExit = (what: string, { code, output }: Finished): Outcome => ({ what, problem: code === 0 ? undefined : output });
+
+async function render({ chart, values }: Pick<ValueSet, "chart" | "values">, more: readonly string[] = []): Promise<Finished> {
+  return run("helm", ["template", "souk", chart, "--namespace", NAMESPACE, "--values", values, ...more]);
+}
+
+async function checkSet(set: ValueSet, options: Options, folder: string): Promise<Outcome[]> {
+  const rendered = await render(set);
+  if (rendered.code !== 0) return [ofExit(`${set.name} is rendered`, rendered)];
+  const text = `${heading(set)}\n${rendered.output}`;
+  const golden = path.join(root, set.golden);
+  if (options.update) writeFileSync(golden, text);
+  const same = existsSync(golden) && readFileSync(golden, "utf8") === text;
+  const file = path.join(folder, `${set.name}.yaml`);
+  writeFileSync(file, text);
+  return [
+    {
+      what: `${set.name} is what ${set.golden} says`,
+      problem: same ? undefined : "it is not; look at the difference after: npm run test:charts -- --update",
+    },
+    ofExit(
+      `${set.name} passes helm lint`,
+      await run("helm", ["lint", set.chart, "--strict", "--namespace", NAMESPACE, "--values", set.values]),
+    ),
+    ...(options.schemas === undefined
+      ? []
+      : [ofExit(`${set.name} fits the cluster's schemas`, await conform(file, options.schemas))]),
+    ...(options.istioctl && !set.name.endsWith("waypoint")
+      ? [ofExit(`${set.name} passes istioctl analyze -A`, await analyze(file))]
+      : []),
+  ];
+}
+
+function conform(file: string, schemas: string): Promise<Finished> {
+  const location = `${schemas}/{{ .ResourceKind }}{{ .KindSuffix }}.json`;
+  // Monitoring's own resources belong to no cluster of ours.
+  return run("kubeconform", ["-strict", "-summary", "-skip", "PrometheusRule", "-schema-location", location, file]);
+}
+
+function analyze(file: string): Promise<Finished> {
+  return run("istioctl", [
+    "analyze",
+    "-A",
+    "--use-kube=false",
+    "--failure-threshold",
+    "Warning",
+    file,
+    `${FOLDER}/surroundings.yaml`,
+  ]);
+}
+
+/** Values that must be refused: the set they are added to, the value, and what the refusal names. */
+const REFUSALS: readonly [set: string, value: string, says: RegExp][] = [
+  ["mesh-production", "gatway.enabled=true", /'gatway' not allowed/],
+  ["mesh-production", "names.prot=1", /'\/names'.*'prot' not allowed/],
+  ["mesh-production", "egress.mysql.protocol=HTTP", /egress\.mysql is MySQL with the protocol HTTP.*must be TCP/],
+  ["mesh-production", "gateway.tlsSecret=", /gateway\.tlsSecret is empty/],
+  ["mesh-production", "gateway.plainHttp=serve", /tokens would travel in the clear/],
+  ["mesh-production", "faults.enabled=true", /faults\.enabled is true and environment is production/],
+  ["mesh-production", "issuer.url=http://id.example", /is an https:\/\/ URL/],
+  ["mesh-production", "issuer.url=", /issuer\.url is empty: name who signs/],
+  ["mesh-production", "issuer.jwksUri=", /issuer\.jwksUri and issuer\.jwks are empty/],
+  ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/PlaceOrder.attempts=6", /PlaceOrder\/attempts.*maximum.*6/],
+  ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/PlaceOrder.timeout=2h", /PlaceOrder\/timeout/],
+  ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/WatchOrder.timeout=9s", /WatchOrder.*'timeout' not allowed/],
+  ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/NoSuch.attempts=1", /NoSuch' not allowed/],
+  ["mesh-production", "canaries.web.weight=10", /'web' not allowed/],
+  ["mesh-production", "switches.other=true", /'other' not allowed/],
+];
+
+async function checkRefusal([name, value, says]: (typeof REFUSALS)[number]): Promise<Outcome> {
+  const set = valueSets().find((each) => each.name === name);
+  if (set === undefined) throw new Usage(`there is no value set ${name}`);
+  const { code, output } = await render(set, ["--set", value]);
+  const what = `${name} with ${value} is refused`;
+  if (code === 0) return { what, problem: "it is rendered" };
+  return { what, problem: says.test(output) ? undefined : `but the refusal does not say ${says}:\n${output}` };
+}
+
+interface Options {
+  readonly update: boolean;
+  readonly schemas: string | undefined;
+  readonly istioctl: boolean;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      update: { type: "boolean", default: false },
+      schemas: { type: "string" },
+      istioctl: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
+  if ((await run("helm", ["version"])).code !== 0)
+    throw new Usage("helm 3 is not on the PATH: https://helm.sh/docs/intro/install/ says how to install it");
+  const options: Options = { update: values.update, schemas: values.schemas, istioctl: values.istioctl };
+  const folder = mkdtempSync(path.join(tmpdir(), "souk-charts-"));
+  let failed = 0;
+  let passed = 0;
+  const report = ({ what, problem }: Outcome) => {
+    if (problem === undefined) passed++;
+    else failed++;
+    console.log(problem === undefined ? `ok    ${what}` : `FAIL  ${what}\n${problem.trim()}`);
+  };
+  try {
+    for (const set of valueSets()) for (const outcome of await checkSet(set, options, folder)) report(outcome);
+    for (const refusal of REFUSALS) report(await checkRefusal(refusal));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  process.exitCode = failed > 0 ? 1 : 0;
+}
+
+if (import.meta.main) await runCommand("npm run test:charts", main);
