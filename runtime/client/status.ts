@@ -10,7 +10,7 @@ export type Call = ReturnType<Channel["createCall"]>;
 export type Listener = Parameters<Call["start"]>[1];
 
 /** grpc-js' names for the end of a stream without a gRPC status. They are the pinned version's, and tested against real streams. */
-const REFUSED = "Stream refused by server";
+const REFUSED = /^(?:Stream refused by server|Write error: Stream closed with error code NGHTTP2_REFUSED_STREAM)$/;
 const RESET_AS_CANCELLED = "Call cancelled";
 
 /**
@@ -19,7 +19,7 @@ const RESET_AS_CANCELLED = "Call cancelled";
  */
 export function neverBegan(status: StatusObject, call: Call, channel: Channel, header: Metadata | undefined): boolean {
   if (header !== undefined) return false;
-  return call.getPeer() === channel.getTarget() || (status.details === REFUSED && isLocal(status));
+  return call.getPeer() === channel.getTarget() || (REFUSED.test(status.details) && isLocal(status));
 }
 
 /** What a peer answers carries at least its content type, or came after headers. */

@@ -8,7 +8,9 @@ import { backoffMs, type RetryBudget, retryDelayMs } from "#runtime/client/retry
 import { answerProblem, type Call, type Listener, neverBegan, toError } from "#runtime/client/status.ts";
 
 /** How often a call is sent in all that certainly did not begin. */
-const MAX_SENDS = 10;
+const MAX_SENDS = 20;
+/** The longest wait between two of those, in ms. */
+const MAX_RESEND_WAIT_MS = 250;
 /** How often a connection is looked for in all. */
 const MAX_CONNECTS = 3;
 /** The longest delay that a timer takes. */
@@ -223,7 +225,7 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
     this.#shared.attempts.resent++;
     // At first it just met the end of a connection.
     if (this.#refused === 1) this.#connect();
-    else this.#after(backoffMs(this.#refused - 1), refused);
+    else this.#after(Math.min(backoffMs(this.#refused - 1), MAX_RESEND_WAIT_MS), refused);
   }
 
   #retry(status: StatusObject): void {
