@@ -19,6 +19,11 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     rounds: 7,
     run: async (options) => (await import("./calls.ts")).calls(options),
   },
+  client: {
+    measures: "what a call costs the process that makes it, against bare grpc-js and connect-node",
+    rounds: 11,
+    run: async (options) => (await import("./client.ts")).client(options),
+  },
   stores: {
     measures: "reads of listings from MariaDB and from the cache, against bare mysql2",
     rounds: 15,
