@@ -1,6 +1,6 @@
 // A bare HTTP/2 server in a process of its own that answers every call with the same message, in gRPC or in Connect. It tells its URL over IPC.
 
-import { createServer } from "node:http2";
+import { createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { GetListingResponseSchema } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
@@ -19,7 +19,7 @@ const framed = Buffer.concat([Buffer.alloc(5), message]);
 framed.writeUInt32BE(message.length, 1);
 
 const server = createServer();
-server.on("stream", (stream, headers) => {
+server.on("stream", (stream: ServerHttp2Stream, headers) => {
   stream.on("error", () => {});
   stream.resume();
   stream.on("end", () => {

@@ -1,9 +1,12 @@
-import { isIP } from "node:net";
+import { isIP, isIPv4, isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import { LOG_FORMATS, LOG_LEVELS } from "#runtime/log.ts";
 
 /** Where tables and events are. Production stores are MariaDB or MySQL, and Redis. */
 export const STORES = ["embedded", "production"] as const;
+
+/** Who tries failed calls between processes again. */
+export const RETRIES = ["client", "mesh"] as const;
 
 /** Where a process runs. Development has an embedded default for everything; production falls back to nothing. */
 export const ENVIRONMENTS = ["development", "production"] as const;
@@ -95,8 +98,16 @@ const SETTINGS = {
     variable: "SOUK_PEERS_URL",
     shown: "URL",
     initial: "",
-    meaning: "where the services of other processes are: http://souk-{service}:8080, or a list: order=http://…,payment=http://…",
+    meaning:
+      "where the services of other processes are: http://souk-{service}:8080, or a list: order=http://…,payment=http://… http://…",
     read: optional(peersUrl),
+  },
+  retries: {
+    variable: "SOUK_RETRIES",
+    shown: "WHERE",
+    initial: "client",
+    meaning: "who tries failed calls to the services of other processes again: client, or mesh where Istio does; never both",
+    read: oneOf(RETRIES),
   },
   keysDir: {
     variable: "SOUK_KEYS_DIR",
@@ -515,12 +526,21 @@ function redisUrl(text: string): string {
   throw new Error("it must be like redis://:password@host:6379");
 }
 
-/** Where each service is reached, from a pattern for all or a list. */
+/** Where each service is reached, from a pattern for all or a list; several places of one are separated by spaces. */
 function peersUrl(text: string): (service: string) => string | undefined {
   const refuse = (): never => {
     throw new Error(
       "it must be like http://souk-{service}:8080, or a list like order=http://10.0.0.1:8080,payment=http://10.0.0.2:8080",
     );
+  };
+  const places = (urls: string[]): string => {
+    const hosts = urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, ""));
+    if (urls.length > 1 && !hosts.every(isIPv4) && !hosts.every(isIPv6)) {
+      throw new Error(
+        "several places of one service are separated by spaces and named by IP addresses; otherwise give one name with several addresses",
+      );
+    }
+    return urls.join(" ");
   };
   const origin = (url: string): string => {
     try {
@@ -537,7 +557,7 @@ function peersUrl(text: string): (service: string) => string | undefined {
   const named = new Map(
     text.split(",").map((part) => {
       const [, name, url] = /^\s*([a-z]+)=(.+?)\s*$/.exec(part) ?? refuse();
-      return [name as string, origin(url as string)];
+      return [name as string, places((url as string).split(/\s+/).map(origin))];
     }),
   );
   return (service) => named.get(service);

@@ -13,7 +13,7 @@ const MAX_RESPONSE_BYTES = 16 * 1024 * 1024;
 
 /** How the services of other processes are reached. */
 export interface PeersOptions {
-  /** Where a service is reached, such as "http://souk-order:8080". */
+  /** Where a service is reached, such as "http://souk-order:8080", or at several places, separated by spaces. */
   readonly urlOf: (service: string) => string;
   /** Whether failed calls are tried again as their policy allows; not where a mesh between the processes does that. True unless given. */
   readonly retries?: boolean | undefined;
@@ -44,7 +44,7 @@ export function openPeers({ urlOf, retries = true, observer }: PeersOptions): Pe
     const known = clients.get(baseUrl);
     if (known !== undefined) return known;
     const limits = { readMaxBytes: MAX_RESPONSE_BYTES, writeMaxBytes: MAX_REQUEST_BYTES };
-    const client = openGrpcClient({ baseUrl, boundsOf, observer, ...limits });
+    const client = openGrpcClient({ baseUrl: baseUrl.split(" "), boundsOf, observer, ...limits });
     clients.set(baseUrl, client);
     return client;
   };

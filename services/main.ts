@@ -82,6 +82,7 @@ export async function run(
       migrate: config.migrate,
       services: config.services,
       peerUrl: config.peersUrl,
+      retries: config.retries === "client",
       simulatorFile: config.simulatorFile,
       keys,
       clock,

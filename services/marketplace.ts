@@ -79,6 +79,8 @@ export interface MarketplaceOptions {
   readonly services?: readonly string[] | undefined;
   /** Where a service that runs elsewhere is reached, such as "http://souk-order:8080". Needed unless all run here. */
   readonly peerUrl?: ((service: string) => string | undefined) | undefined;
+  /** Whether failed calls to those are tried again as their policy allows; true unless given. */
+  readonly retries?: boolean | undefined;
   /** The simulated processor's books; in `dataDir` unless given. */
   readonly simulatorFile?: string | undefined;
   readonly keys: Keys;
@@ -124,7 +126,7 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const modules = await Promise.all(SERVICES.filter((name) => services.includes(name)).map((name) => make[name]()));
   const inner = modules.flatMap(({ name, database }) => (database === undefined ? [] : [maintenanceOf(name, database, pages)]));
   directory.host(modules.map((module) => joined(module, inner)));
-  const peers = openPeers({ urlOf: peerUrlOf(options) });
+  const peers = openPeers({ urlOf: peerUrlOf(options), retries: options.retries });
   reachOthers(directory, peers, modules);
   closing.push(() => peers.close());
   const consumers = SERVICES.flatMap((name) => OUTLINES[name].consumers);

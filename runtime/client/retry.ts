@@ -4,9 +4,9 @@ import type { Metadata, StatusObject } from "@grpc/grpc-js";
 import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { richStatus } from "#runtime/client/status.ts";
 
-/** The wait before a second attempt, in ms; it doubles with each one. */
-const BACKOFF_MS = 50;
-const MAX_BACKOFF_MS = 1_000;
+/** The wait before a second attempt, in ms; it doubles with each one. Callers outside the mesh wait as long, by the service configs in `mesh/generated`. */
+const BACKOFF_MS = 100;
+const MAX_BACKOFF_MS = 2_000;
 /** A server that asks for a longer wait than this is asked no more. */
 const MAX_PUSHBACK_MS = 30_000;
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { constants, type ServerHttp2Session } from "node:http2";
-import { type AddressInfo, createServer } from "node:net";
+import { constants, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
 import { answer, Echo, framed, rawServer } from "./echo.ts";
@@ -61,7 +61,7 @@ describe("a client's connections", () => {
             5 + Math.random() * 30,
           );
         });
-        http2.on("stream", (stream) => {
+        http2.on("stream", (stream: ServerHttp2Stream) => {
           begun++;
           stream.resume();
           setTimeout(() => answer(stream), Math.random() * 5);
@@ -77,7 +77,7 @@ describe("a client's connections", () => {
 
   it("take RST_STREAM(NO_ERROR) after an answer as no error, though the request was not over", async () => {
     const server = await serving((http2) =>
-      http2.on("stream", (stream) => {
+      http2.on("stream", (stream: ServerHttp2Stream) => {
         stream.respond({ ":status": 200, "content-type": "application/grpc" }, { waitForTrailers: true });
         stream.on("wantTrailers", () => {
           stream.sendTrailers({ "grpc-status": "0" });
@@ -100,13 +100,15 @@ describe("a client's connections", () => {
   });
 
   it("fail a call whose stream ends without a status", async () => {
-    const server = await serving((http2) => http2.on("stream", (stream) => stream.close(constants.NGHTTP2_NO_ERROR)));
+    const server = await serving((http2) =>
+      http2.on("stream", (stream: ServerHttp2Stream) => stream.close(constants.NGHTTP2_NO_ERROR)),
+    );
     const { client } = clientTo(server.url);
     await assert.rejects(client.command({}), ConnectError);
   });
 
   it("survive a GOAWAY with an error, and go on with the next call", async () => {
-    const server = await serving((http2) => http2.on("stream", (stream) => answer(stream)));
+    const server = await serving((http2) => http2.on("stream", (stream: ServerHttp2Stream) => answer(stream)));
     const { client } = clientTo(server.url);
     for (const code of [constants.NGHTTP2_ENHANCE_YOUR_CALM, constants.NGHTTP2_INTERNAL_ERROR]) {
       await client.command({});
@@ -122,7 +124,7 @@ describe("a client's connections", () => {
   it("are UNAVAILABLE, long before the deadline, when nothing listens, or when what listens says nothing", async () => {
     const deaf = createServer(() => {}).listen(0, "127.0.0.1");
     await once(deaf, "listening");
-    const sockets = new Set<import("node:net").Socket>();
+    const sockets = new Set<Socket>();
     deaf.on("connection", (socket) => sockets.add(socket.on("error", () => {})));
     const { port } = deaf.address() as AddressInfo;
     const { client } = clientTo(`http://127.0.0.1:${port}`, { connectTimeoutMs: 100 });
@@ -134,7 +136,7 @@ describe("a client's connections", () => {
   });
 
   it("are found again at once when the server is back", async () => {
-    const well = (http2: import("node:http2").Http2Server) => http2.on("stream", (stream) => answer(stream));
+    const well = (http2: Http2Server) => http2.on("stream", (stream: ServerHttp2Stream) => answer(stream));
     const first = await rawServer(well);
     const { client } = clientTo(first.url);
     await client.command({});
@@ -150,7 +152,7 @@ describe("a client's connections", () => {
     const servers = await Promise.all(
       counts.map((_, index) =>
         serving((http2) =>
-          http2.on("stream", (stream) => {
+          http2.on("stream", (stream: ServerHttp2Stream) => {
             counts[index] = (counts[index] ?? 0) + 1;
             answer(stream);
           }),

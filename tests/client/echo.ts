@@ -88,7 +88,7 @@ export async function rawServer(
     session.on("error", () => {});
     session.once("close", () => sessions.delete(session));
   });
-  server.on("stream", (stream) => stream.on("error", () => {}));
+  server.on("stream", (stream) => void stream.on("error", () => {}));
   set(server);
   server.listen(port, "127.0.0.1");
   await once(server, "listening");

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from "node:http2";
-import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net";
+import type { AddressInfo } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { type Call, callOf } from "#runtime/call.ts";
-import { type Clients, createDirectory, forAccount } from "#runtime/clients.ts";
-import { fail, metadataOf, reason } from "#runtime/errors.ts";
+import { type Clients, createDirectory, forAccount, forCall } from "#runtime/clients.ts";
+import { fail, metadataOf, reason, UNAVAILABLE } from "#runtime/errors.ts";
 import { silentLog } from "#runtime/log.ts";
 import { openPeers, type Peers } from "#runtime/peers.ts";
 import { startServer } from "#runtime/server.ts";
@@ -71,7 +72,7 @@ describe("a service in another process", () => {
   }
 
   /** A port that is no catalog. */
-  async function listening<S extends NetServer | Http2Server>(server: S): Promise<string> {
+  async function listening(server: Http2Server): Promise<string> {
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -87,6 +88,44 @@ describe("a service in another process", () => {
       .getListing({ listingId: LISTING }, forAccount(ALICE, { timeoutMs: 700 }));
     assert.deepEqual(seen?.caller, { kind: "service", service: "order", accountId: ALICE });
     assert.ok((seen?.deadline ?? Infinity) <= Date.now() + 700);
+  });
+
+  it("gives those it calls in turn no more time than it has itself", async () => {
+    const left: number[] = [];
+    const note = (call: Call) => void left.push(call.deadline - Date.now());
+    const inner = await catalogAt(note);
+    let onward: Clients | undefined;
+    const outer = await catalogAt(async (call) => {
+      note(call);
+      await sleep(30);
+      await onward?.of(CatalogService).getListing({ listingId: LISTING }, forCall(call));
+    });
+    onward = clientsTo(() => inner.url);
+    const clients = clientsTo(() => outer.url);
+    await clients.of(CatalogService).getListing({ listingId: LISTING }, { timeoutMs: 900 });
+    const [first = 0, second = 0] = left;
+    assert.ok(first <= 900 && second <= first - 28, String(left));
+  });
+
+  it("is tried again as its policy allows where no other layer does that", async () => {
+    for (const [retries, tries] of [
+      [undefined, 3],
+      [false, 1],
+    ] as const) {
+      let tried = 0;
+      const { url } = await catalogAt(() => {
+        tried++;
+        fail(UNAVAILABLE);
+      });
+      const peers = openPeers({ urlOf: () => url, retries });
+      ends.push(() => peers.close());
+      const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log: silentLog() });
+      directory.reach("catalog", { services: [CatalogService], open: (interceptors) => peers.open("catalog", interceptors) });
+      const clients = directory.clientsFor(serviceTokens(keys, "order"));
+      await refused(clients.of(CatalogService).getListing({ listingId: LISTING }), "UNAVAILABLE");
+      assert.equal(tried, tries);
+      assert.equal(peers.attempts().sent, tries);
+    }
   });
 
   it("answers a refusal with its reason and what belongs to it", async () => {
@@ -154,7 +193,10 @@ describe("a service in another process", () => {
   it("finishes the calls it has begun when it is ended, and refuses none that another one takes", async () => {
     const begun = Promise.withResolvers<void>();
     const goOn = Promise.withResolvers<void>();
+    let calls = 0;
     const first = await catalogAt(async () => {
+      // It may be that it is asked once more before its caller has heard that it goes.
+      if (calls++ > 0) return;
       begun.resolve();
       await goOn.promise;
     });
@@ -214,11 +256,12 @@ describe("a service in another process", () => {
   });
 
   it("that does not answer costs its caller no more than the method's time", async () => {
-    const sockets: Socket[] = [];
-    const deaf = createServer((socket) => sockets.push(socket.on("error", () => {})));
+    const deaf = createHttp2Server();
+    const sessions: ServerHttp2Session[] = [];
+    deaf.on("session", (session) => sessions.push(session.on("error", () => {})));
     const url = await listening(deaf);
     ends.push(() => {
-      for (const socket of sockets) socket.destroy();
+      for (const session of sessions) session.destroy();
       deaf.close();
     });
     const catalog = clientsTo(() => url).of(CatalogService);

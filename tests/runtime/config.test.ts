@@ -111,6 +111,12 @@ describe("the configuration", () => {
       const listed = read(["order"], { ...whole, SOUK_PEERS_URL: "catalog=https://a.example, payment=http://10.0.0.2:81" });
       assert.deepEqual(listed.peersUrl?.("catalog"), "https://a.example");
       assert.deepEqual(listed.peersUrl?.("payment"), "http://10.0.0.2:81");
+      const two = read(["order"], {
+        ...whole,
+        SOUK_PEERS_URL: "catalog=http://10.0.0.1:8080  http://10.0.0.2:81,payment=http://a",
+      });
+      assert.deepEqual(two.peersUrl?.("catalog"), "http://10.0.0.1:8080 http://10.0.0.2:81");
+      assert.deepEqual(two.peersUrl?.("payment"), "http://a");
     });
 
     it("names the services it cannot reach, and what else it lacks", () => {
@@ -118,6 +124,18 @@ describe("the configuration", () => {
       assert.match(without("SOUK_PEERS_URL", "payment=http://10.0.0.2"), /SOUK_PEERS_URL.*catalog/);
       assert.match(without("SOUK_DATABASE_URL"), /SOUK_DATABASE_URL/);
       assert.match(without("SOUK_KEYS_DIR"), /SOUK_KEYS_DIR/);
+    });
+
+    it("tries failed calls to them again unless the mesh does", () => {
+      assert.equal(read(["order"], whole).retries, "client");
+      assert.equal(read(["order"], { ...whole, SOUK_RETRIES: "mesh" }).retries, "mesh");
+      assert.match(refused(["order"], { ...whole, SOUK_RETRIES: "both" }), /SOUK_RETRIES.*client.*mesh/);
+    });
+
+    it("refuses several places of a service that it cannot share calls among", () => {
+      for (const urls of ["http://a http://b", "http://10.0.0.1 http://[::1]"]) {
+        assert.match(without("SOUK_PEERS_URL", `catalog=${urls}`), /IP addresses/);
+      }
     });
 
     it("refuses addresses it does not understand", () => {
