@@ -3,12 +3,12 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { type ConnectError, createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { codeToHttpStatus, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from "@connectrpc/connect-node";
 import { DEADLINE_EXCEEDED, failure, MALFORMED_REQUEST } from "#runtime/errors.ts";
 import { type Arrival, arrivalKey } from "#runtime/interceptors.ts";
 import type { AnyRequest, AnyResponse } from "#runtime/listener.ts";
 import { statusFailure } from "#runtime/refusals.ts";
+import { grpcStatus, spelled } from "#runtime/rpc/grpc-status.ts";
 
 /** Serves a stream through the library. Rejects when its answer cannot be written. */
 export async function serveStream(
@@ -84,13 +84,14 @@ async function writeTrailersOnly(answer: UniversalServerResponse, response: AnyR
     answer.body = (async function* () {
       yield first.value;
       yield* { [Symbol.asyncIterator]: () => iterator };
+      spelled(trailer);
     })();
     return false;
   }
   if (response.stream.destroyed) return true;
   const headers = new Headers(answer.header);
   headers.delete("grpc-encoding");
-  trailer.forEach((value, name) => {
+  spelled(trailer).forEach((value, name) => {
     headers.set(name, value);
   });
   response.stream.respond({ ...response.getHeaders(), ":status": 200, ...Object.fromEntries(headers) }, { endStream: true });
@@ -101,7 +102,7 @@ async function writeTrailersOnly(answer: UniversalServerResponse, response: AnyR
 export function refuse(request: AnyRequest, response: AnyResponse, error: ConnectError, status?: number): void {
   const type = request.headers["content-type"] ?? "";
   if (/^application\/grpc/.test(type)) {
-    const trailer = setTrailerStatus(new Headers(), error);
+    const trailer = grpcStatus(error);
     write(response, 200, { "content-type": type, ...Object.fromEntries(trailer) });
     return;
   }

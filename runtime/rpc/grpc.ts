@@ -1,8 +1,8 @@
 import type { ConnectError } from "@connectrpc/connect";
-import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { failure, MALFORMED_REQUEST, PROTOCOL_UNSUPPORTED } from "#runtime/errors.ts";
 import { type Codec, jsonCodec, protoCodec } from "#runtime/rpc/codec.ts";
 import type { WrittenHeaders } from "#runtime/rpc/exchange.ts";
+import { grpcStatus } from "#runtime/rpc/grpc-status.ts";
 import { acceptsGzip, COMPRESS_MIN_BYTES, compress, decompress, tooLarge } from "#runtime/rpc/gzip.ts";
 import type { HttpCall, Wire } from "#runtime/rpc/http-call.ts";
 
@@ -70,10 +70,6 @@ function compressed(call: HttpCall, message: Uint8Array): Promise<Buffer> | unde
   return acceptsGzip(call.header("grpc-accept-encoding"), call.headers["grpc-encoding"] === "gzip") ? compress(message) : undefined;
 }
 
-function statusOf(error: ConnectError): Headers {
-  return setTrailerStatus(new Headers(), error);
-}
-
 /** What an answer's trailers are: the status, and what the handler set. */
 function addTrailers(call: HttpCall, trailers: WrittenHeaders): WrittenHeaders {
   call.ownTrailer?.forEach((value, name) => {
@@ -103,7 +99,7 @@ function grpcWire(codec: Codec): Wire {
     },
     refuse(call, error) {
       const headers = addTrailers(call, call.withOwn({ "content-type": contentType }));
-      statusOf(error).forEach((value, name) => {
+      grpcStatus(error).forEach((value, name) => {
         headers[name] = value;
       });
       call.exchange.respond(200, headers);
@@ -144,7 +140,7 @@ function grpcWebWire(codec: Codec): Wire {
     },
     refuse(call, error) {
       const trailers = addTrailers(call, {});
-      statusOf(error).forEach((value, name) => {
+      grpcStatus(error).forEach((value, name) => {
         trailers[name] = value;
       });
       send(call, envelope(trailerLines(trailers), TRAILER));

@@ -2,11 +2,11 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:
 import type { ServerHttp2Stream } from "node:http2";
 import type { ConnectError } from "@connectrpc/connect";
 import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { statusFailure } from "#runtime/refusals.ts";
 import { connectGetWires, connectWires, queryOf } from "#runtime/rpc/connect.ts";
 import { type Exchange, Http1Exchange, Http2Exchange, type WrittenHeaders } from "#runtime/rpc/exchange.ts";
 import { grpcWires } from "#runtime/rpc/grpc.ts";
+import { grpcStatus } from "#runtime/rpc/grpc-status.ts";
 import { HttpCall, type Port, type Wire } from "#runtime/rpc/http-call.ts";
 import type { UnaryMethod } from "#runtime/rpc/method.ts";
 
@@ -87,7 +87,7 @@ function misspoken(rpc: UnaryMethod, exchange: Exchange, status: number, port: P
   const { origin, "content-type": type = "" } = exchange.headers;
   const headers: WrittenHeaders = { ...(origin === undefined ? undefined : port.corsHeaders(origin)) };
   if (type.startsWith("application/grpc")) {
-    exchange.respond(200, { ...headers, "content-type": type, ...Object.fromEntries(setTrailerStatus(new Headers(), error)) });
+    exchange.respond(200, { ...headers, "content-type": type, ...Object.fromEntries(grpcStatus(error)) });
     return;
   }
   const body = errorToJsonBytes(error, undefined);
