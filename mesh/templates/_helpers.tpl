@@ -89,8 +89,10 @@ that outlived its own timeout. Takes (list root method).
 {{- $timeoutMs := $method.timeoutMs | int -}}
 {{- with $own.timeout -}}
 {{- $timeoutMs = ternary (trimSuffix "ms" . | int) (mul (trimSuffix "s" . | int) 1000) (hasSuffix "ms" .) -}}
-{{- end -}}
-timeout: {{ if $method.stream }}0s{{ else }}{{ $timeoutMs }}ms{{ end }}
+{{- end }}
+{{- if not $method.stream }}
+timeout: {{ $timeoutMs }}ms
+{{- end }}
 {{- if gt $attempts 1 }}
 retries:
   attempts: {{ sub $attempts 1 }}
