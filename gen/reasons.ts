@@ -48,6 +48,10 @@ export const REASONS = {
    */
   DEAD_LETTER_NOT_FOUND: Code.NotFound,
   /**
+   * every service: A service that this call needs does not answer. A later call may succeed; repeat a command with the same request_id.
+   */
+  DEPENDENCY_UNAVAILABLE: Code.Internal,
+  /**
    * account: Another account has this name, or one that reads like it. Choose another one.
    */
   DISPLAY_NAME_TAKEN: Code.AlreadyExists,

@@ -1,10 +1,11 @@
 import type { DescMethod, DescMethodUnary } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
-import { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
 import { type Caller, callerName } from "#runtime/call.ts";
-import { failure, INTERNAL, openDetails, reasonOf } from "#runtime/errors.ts";
+import { reasonOf, retryAfterMsOf } from "#runtime/error-details.ts";
+import { DEPENDENCY_UNAVAILABLE, failure, INTERNAL, openDetails } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
@@ -81,8 +82,9 @@ const OWN_IDENTITY = new Set(["TOKEN_MISSING", "TOKEN_EXPIRED", "TOKEN_INVALID"]
 /** The error as the caller may see it: with a reason, and without anything inner. What is not meant for callers is logged whole. */
 export function presentable(error: unknown, log: Log, method: DescMethod): ConnectError {
   if (error instanceof ConnectError) {
+    if (error.code === Code.Unavailable && isFromElsewhere(error)) return exhausted(error);
     const reason = error.findDetails(ErrorInfoSchema).length > 0 ? reasonOf(error) : undefined;
-    if (reason !== undefined && !(OWN_IDENTITY.has(reason) && isFromWire(error))) {
+    if (reason !== undefined && !(OWN_IDENTITY.has(reason) && isFromElsewhere(error))) {
       return openDetails(error);
     }
     const named = reason === undefined ? byCode(error) : undefined;
@@ -95,8 +97,21 @@ export function presentable(error: unknown, log: Log, method: DescMethod): Conne
   return failure(INTERNAL, { metadata: { error_id: errorId }, cause: error });
 }
 
-function isFromWire(error: ConnectError): boolean {
+/** Whether an error came from another service, rather than from this one's own doing. */
+function isFromElsewhere(error: ConnectError): boolean {
   return error.details.some((detail) => "type" in detail);
+}
+
+const RETRY_AFTER_MS = 1000;
+
+/** What another service could not do, with its reason for whoever looks into it. */
+function exhausted(error: ConnectError): ConnectError {
+  const reason = reasonOf(error);
+  return failure(DEPENDENCY_UNAVAILABLE, {
+    retryAfterMs: retryAfterMsOf(error) ?? RETRY_AFTER_MS,
+    metadata: reason === undefined ? {} : { cause: reason },
+    cause: error,
+  });
 }
 
 /** One line a call. A server's own fault was logged as an error already. */

@@ -138,6 +138,15 @@ export const INTERNAL = reason("INTERNAL", Code.Internal, "Something went wrong 
 export const OVERLOADED = reason("OVERLOADED", Code.ResourceExhausted, "There is more to do than can be done now.");
 /** A part that this call needs is out of reach, or the process is going down. */
 export const UNAVAILABLE = reason("UNAVAILABLE", Code.Unavailable, "A part this call needs is out of reach. Try again.");
+/**
+ * Another service that this call needs does not answer, and was asked as often as that may be. Its code is one that nobody retries by himself: if every
+ * service on the way did, one that is down would be asked many times for one call.
+ */
+export const DEPENDENCY_UNAVAILABLE = reason(
+  "DEPENDENCY_UNAVAILABLE",
+  Code.Internal,
+  "A service that this call needs does not answer. A later call may succeed; repeat a command with the same request_id.",
+);
 /** The request's headers or its protocol are not what the server speaks: a wrong content type, HTTP method or version. */
 export const PROTOCOL_UNSUPPORTED = reason(
   "PROTOCOL_UNSUPPORTED",

@@ -3,6 +3,7 @@ import { Code, ConnectError, type Interceptor, type Transport } from "@connectrp
 import { type Attempts, type GrpcClient, openGrpcClient } from "#runtime/client/transport.ts";
 import { failure, UNAVAILABLE } from "#runtime/errors.ts";
 import { MAX_REQUEST_BYTES, policyOf } from "#runtime/policy.ts";
+import { asFromElsewhere } from "#runtime/rpc/memory.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 
 /** Names the service a call is for, where a port serves several that implement the same contract. It decides nothing else. */
@@ -83,5 +84,5 @@ const CODES_OF_THE_WAY = new Set([Code.Aborted, Code.Canceled, Code.Internal, Co
 /** Every answer of a peer carries a reason; an error without one arose between us. */
 function onTheWay(error: ConnectError, service: string, signal: AbortSignal | undefined): ConnectError {
   if (error.details.length > 0 || signal?.aborted || !CODES_OF_THE_WAY.has(error.code)) return error;
-  return failure(UNAVAILABLE, { message: `The service ${service} is out of reach. Try again.`, cause: error });
+  return asFromElsewhere(failure(UNAVAILABLE, { message: `The service ${service} is out of reach. Try again.` }), error);
 }

@@ -185,13 +185,13 @@ class MemoryCall extends UnaryCall {
   }
 
   protected refuse(error: ConnectError): void {
-    this.#reject(copyOf(error));
+    this.#reject(asFromElsewhere(error));
   }
 }
 
-/** An error as it arrives from elsewhere: its details as bytes, and nothing of what led to it. */
-function copyOf(error: ConnectError): ConnectError {
-  const copy = new ConnectError(error.rawMessage, error.code);
+/** An error as it arrives from another service: its details as bytes, and nothing of what led to it but the given cause. */
+export function asFromElsewhere(error: ConnectError, cause?: unknown): ConnectError {
+  const copy = new ConnectError(error.rawMessage, error.code, undefined, undefined, cause);
   copy.details = error.details.map((detail) =>
     "desc" in detail
       ? { type: detail.desc.typeName, value: toBinary(detail.desc, create(detail.desc, detail.value)) }

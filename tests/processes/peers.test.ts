@@ -8,7 +8,7 @@ import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
 import { type Call, callOf } from "#runtime/call.ts";
 import { type Clients, createDirectory, forAccount, forCall } from "#runtime/clients.ts";
-import { fail, metadataOf, reason, UNAVAILABLE } from "#runtime/errors.ts";
+import { fail, metadataOf, reason, retryAfterMsOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { silentLog } from "#runtime/log.ts";
 import { openPeers, type Peers } from "#runtime/peers.ts";
 import { startServer } from "#runtime/server.ts";
@@ -209,6 +209,21 @@ describe("a service in another process", () => {
     goOn.resolve();
     await slow;
     await stopped;
+  });
+
+  it("fails whoever needs it with a code that nobody retries: one call is not asked for again at every service on its way", async () => {
+    const gone = await catalogAt(() => {});
+    await gone.stop(0);
+    const needed = clientsTo(() => gone.url).of(CatalogService);
+    const { url } = await catalogAt(async (call) => {
+      await needed.getListing({ listingId: LISTING }, forCall(call));
+    });
+    const call = clientsTo(() => url)
+      .of(CatalogService)
+      .getListing({ listingId: LISTING });
+    const error = await refused(call, "DEPENDENCY_UNAVAILABLE", Code.Internal);
+    assert.deepEqual(metadataOf(error), { cause: "UNAVAILABLE" });
+    assert.equal(retryAfterMsOf(error), 1000);
   });
 
   it("is UNAVAILABLE, not cancelled, when the connection breaks in the middle of a call", async () => {
