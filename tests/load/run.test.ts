@@ -1,0 +1,192 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { newId } from "#runtime/ids.ts";
+import { loadOrCreateKeys, signAccountToken } from "#runtime/tokens.ts";
+import type { LoadPlan, Protocol } from "../../tools/load/plan.ts";
+import type { LoadReport } from "../../tools/load/report.ts";
+import { runLoad } from "../../tools/load/run.ts";
+import { temporaryFolder } from "../support/database.ts";
+import { ROOT, type StartedMarketplace, startMarketplace } from "../support/process.ts";
+
+/** Rates that any machine bears, and few enough people that nobody is turned away. */
+const SMALL = [
+  "--browse",
+  "4",
+  "--sell",
+  "1",
+  "--buy",
+  "1",
+  "--watch",
+  "1",
+  "--ramp",
+  "0",
+  "--duration",
+  "3",
+  "--arrivals",
+  "constant",
+];
+
+describe("npm run load, beside a marketplace that runs,", function () {
+  this.timeout(120_000);
+  const folder = temporaryFolder();
+  const dataDir = join(folder.path, "data");
+  let marketplace: StartedMarketplace;
+  before(async () => {
+    marketplace = await startMarketplace(["--port", "0", "--data-dir", dataDir, "--no-seed"]);
+  });
+  after(async () => {
+    assert.equal(await marketplace.stop(), 0);
+    folder.remove();
+  });
+
+  /** Runs the tool; `onText` sees what it has written so far. */
+  async function load(args: readonly string[], onText?: (text: string, kill: (signal: NodeJS.Signals) => void) => void) {
+    const child = spawn(process.execPath, ["--disable-warning=ExperimentalWarning", "tools/load.ts", ...args], {
+      cwd: ROOT,
+      env: { ...process.env, SOUK_DATA_DIR: dataDir },
+    });
+    const text = { out: "", err: "" };
+    for (const [stream, name] of [
+      [child.stdout, "out"],
+      [child.stderr, "err"],
+    ] as const) {
+      stream.on("data", (chunk: Buffer) => {
+        text[name] += chunk.toString();
+        onText?.(text.err, (signal) => child.kill(signal));
+      });
+    }
+    const [code] = (await once(child, "close")) as [number | null];
+    return { code, ...text };
+  }
+
+  it("runs the whole purchase in several processes, and its exit code says whether a promise is missed", async () => {
+    const file = join(folder.path, "report.json");
+    const { code, out, err } = await load(["--url", marketplace.url, ...SMALL, "--workers", "2", "--json", file]);
+    const report: LoadReport = JSON.parse(readFileSync(file, "utf8"));
+    assert.equal(code, report.missed.length === 0 ? 0 : 1, out + err);
+    for (const [flow, arrived] of [
+      ["browse", 12],
+      ["sell", 3],
+      ["buy", 3],
+      ["watch", 3],
+    ] as const) {
+      const { finished, failed, turnedAway } = report.flows[flow] ?? {};
+      // Each process has its share, in whole people.
+      assert.ok(Math.abs((finished ?? 0) - arrived) <= 1, `${flow}: ${finished}`);
+      assert.deepEqual([failed, turnedAway], [0, 0], out);
+    }
+    const called = report.methods.map(({ method }) => method);
+    for (const method of ["SearchService/SearchListings", "CatalogService/PublishListing", "OrderService/ConfirmOrder"]) {
+      assert.ok(called.includes(method), `${called}`);
+    }
+    assert.ok(called.includes("OrderService/WatchOrder (a change)"));
+    assert.match(out, /^OrderService\/PlaceOrder +\d/m);
+  });
+
+  for (const protocol of ["grpc", "connect", "connect-json"] satisfies Protocol[]) {
+    it(`is a function for other programs (${protocol})`, async () => {
+      const keys = await loadOrCreateKeys(join(dataDir, "keys"));
+      const actor = async () => {
+        const accountId = newId();
+        return { accountId, token: await signAccountToken(keys, { accountId }) };
+      };
+      const plan: LoadPlan = {
+        url: marketplace.url,
+        protocol,
+        rates: { browse: 5, sell: 5, buy: 5, watch: 5 },
+        shape: "constant",
+        rampMs: 0,
+        durationMs: 1_000,
+        sellers: [await actor()],
+        buyers: [await actor(), await actor()],
+        connections: 2,
+        inFlightMax: 100,
+        retries: true,
+        seed: 7,
+      };
+      const { flows, calls, attempts } = await runLoad(plan);
+      for (const flow of Object.values(flows)) assert.deepEqual(flow, { arrived: 5, finished: 5, failed: 0, turnedAway: 0 });
+      assert.equal(calls["marketplace.order.v1.OrderService/PlaceOrder"]?.calls, 10);
+      assert.equal(attempts.sent, attempts.calls);
+    });
+  }
+
+  it("acts as the accounts of a token file", async () => {
+    const keys = await loadOrCreateKeys(join(dataDir, "keys"));
+    const file = join(folder.path, "tokens");
+    const tokens = await Promise.all([newId(), newId()].map((accountId) => signAccountToken(keys, { accountId })));
+    writeFileSync(file, `${tokens.join("\n")}\n`);
+    const args = ["--url", marketplace.url, ...SMALL, "--json", "-"];
+    const { out, err } = await load([...args, "--token-file", file]);
+    assert.equal((JSON.parse(out || "{}") as LoadReport).flows?.buy?.finished, 3, err);
+    writeFileSync(file, `${tokens[0]}\n`);
+    const few = await load([...args, "--token-file", file]);
+    assert.equal(few.code, 2);
+    assert.match(few.err, /has 1 tokens; each of 1 processes needs two/);
+    writeFileSync(file, "a\nb\n");
+    assert.match((await load([...args, "--token-file", file])).err, /not a token/);
+  });
+
+  it("ends with code 1 when arrivals find too many under way", async () => {
+    const rates = ["--browse", "0", "--sell", "0", "--watch", "0", "--buy", "60", "--duration", "2", "--ramp", "0"];
+    const { code, out } = await load(["--url", marketplace.url, ...rates, "--in-flight", "1"]);
+    assert.equal(code, 1);
+    assert.match(out, /buy: \d+ of \d+ arrivals were not begun/);
+  });
+
+  it("reports what there is when it is interrupted", async () => {
+    let interrupted = false;
+    const { code, out, err } = await load(["--url", marketplace.url, ...SMALL, "--duration", "600"], (text, kill) => {
+      if (interrupted || !/[1-9]\d* finished/.test(text)) return;
+      interrupted = true;
+      kill("SIGINT");
+    });
+    assert.ok(code === 0 || code === 1, `${code} ${err}`);
+    assert.match(out, /stopped early/);
+    assert.match(out, /^SearchService\/SearchListings +[1-9]/m);
+  });
+
+  it("ends with code 1, in time, when the marketplace dies, and says why calls failed", async () => {
+    const doomed = await startMarketplace(["--port", "0", "--data-dir", join(folder.path, "doomed"), "--no-seed"], {
+      SOUK_KEYS_DIR: join(dataDir, "keys"),
+    });
+    let killed = false;
+    const { code, out, err } = await load(["--url", doomed.url, ...SMALL, "--duration", "8"], (text) => {
+      if (killed || !/[1-9]\d* finished/.test(text)) return;
+      killed = true;
+      void doomed.kill();
+    });
+    assert.equal(code, 1, err);
+    assert.match(out, /^ +\w+Service\/\w+ +UNAVAILABLE +[1-9]/m);
+    assert.match(out, /^Attempts: [1-9]\d* sent for [1-9]\d* calls, \d+ of them again/m);
+  });
+
+  it("ends with code 2 and a sentence when nothing can be measured", async () => {
+    const empty = join(folder.path, "empty");
+    for (const [args, sentence] of [
+      [["--url", "http://127.0.0.1:9"], /127\.0\.0\.1:9 .*Start a marketplace/],
+      [["--url", "http://shop.example"], /--allow-host shop\.example/],
+      [["--url", "ftp://x"], /is not an address/],
+      [["--browse", "-1"], /browse/],
+      [["--buy", "1e9"], /--buy is a number from 0 to 20000/],
+      [["--workers", "1.5"], /--workers is a whole number from 1 to 64/],
+      [["--duration", "0"], /--duration is a number from 1 to 3600/],
+      [["--protocol", "smoke"], /--protocol is grpc or connect or connect-json/],
+      [["--browse", "0", "--sell", "0", "--buy", "0", "--watch", "0"], /nobody arrives/],
+      [["--fast"], /--fast/],
+      [["--token-file", empty], /empty/],
+    ] as const) {
+      const { code, out, err } = await load(args);
+      assert.equal(code, 2, `${args}: ${out}${err}`);
+      assert.match(err, sentence);
+      assert.equal(out, "");
+      assert.doesNotMatch(err, /^ +at /m);
+    }
+    const { code, out } = await load(["--help"]);
+    assert.equal(code, 0);
+    assert.match(out, /--browse N/);
+  });
+});
