@@ -160,32 +160,31 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ["account", "The address as it is now; the order keeps a copy."],
   [
     "order",
-    "Order, lines, the first step as begun, and who waits for the outcome: on disk before anybody is asked for anything. The job goes on with it should this process die.",
+    "Order, lines, the first step as begun, and who waits for the outcome: on disk before anybody is asked for anything. The row's watch time goes on with it should this process die.",
   ],
   ["inventory", "Most buyers of a last unit come too late: they are told by this read, which all who ask at that moment share."],
   [
     "inventory",
-    "One conditional update decides who gets the unit. The stock is read behind it for its event; the answer is stored with the change; the job gives the units back in time.",
+    "One conditional update decides who gets the unit. The stock is read behind it for its event, whose number it has; the answer is stored with the change; the reservation's watch time gives the units back.",
   ],
   [
     "order",
-    "A step's outcome and the next one as begun in one write, before that one is tried. The first update is the lease: who lost it writes nothing.",
-  ],
-  ["payment", "Fee schedules: a listing older than all of them is refused before money moves."],
-  [
-    "payment",
-    "What the processor is about to be asked, under which key; the job finds out what became of it should nobody hear the answer.",
+    "A step's outcome and the next one as begun in one write, before that one is tried. It names the lease: who lost it writes nothing.",
   ],
   [
     "payment",
-    "The processor promised the money: the pending transfer with both its accounts, and the answer. The first job goes, one for the authorization's end comes.",
+    "What the processor is about to be asked, under which key, and when a job finds out what became of it should nobody hear the answer. Each insert decides by its key, so the commit goes along.",
+  ],
+  [
+    "payment",
+    "The processor promised the money: the pending transfer with both its accounts, and the answer. Every update must have changed its row before the commit is sent.",
   ],
   ["order", "Authorized, and capture as begun."],
   ["payment", "Again: what the processor is about to be asked."],
-  ["payment", "The transfer is posted: the one update that ends it, both accounts, the answer; both jobs go."],
+  ["payment", "The transfer is posted: the one update that ends it, both accounts, the answer."],
   ["order", "Captured, and the units' sale as begun."],
-  ["inventory", "One conditional update ends the reservation; its units are sold. Answer, event and job as above."],
-  ["order", "Paid: the state, the answers of those who wait, the event, the seller's deadline; the saga's own job goes."],
+  ["inventory", "One conditional update ends the reservation; its units are sold. Answer and event as above."],
+  ["order", "Paid: the lease and the last step, the state with the seller's deadline, the answers of those who wait, the event."],
 ];
 
 /** The generated part of the page. */

@@ -1,11 +1,21 @@
 import type { Compilable, CompiledQuery, DatabaseConnection, Kysely, QueryResult } from "kysely";
+import { isUniqueViolation } from "./errors.ts";
 
 /** A connection that takes several statements in one round trip. Others are given them one by one. */
 export interface BatchingConnection {
   /** Sends them together, in this order; the first that fails keeps the rest from running, and its error is thrown. */
   executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]>;
   /** Sends them in front of the next statement, or of the commit. */
-  defer(queries: readonly CompiledQuery[]): void;
+  defer(queries: readonly Deferred[]): void;
+}
+
+/** A statement that is put off. */
+export interface Deferred {
+  readonly query: CompiledQuery;
+  /** Whether it has to change one row: looked at before the commit. */
+  readonly must?: boolean;
+  /** What it means that it changed none, or met a key that is there already. */
+  readonly otherwise?: () => Error;
 }
 
 /** What came of a statement. */
@@ -23,20 +33,34 @@ export type Outcomes<Q extends readonly Compilable<unknown>[]> = {
 };
 
 /**
- * A statement that was put off met a key that is there already. It fails together with a statement behind it that knows nothing of that, so it does
- * not look like that one's own conflict.
+ * A statement that was put off met a key that is there already, or changed no row though it had to. It fails together with a statement behind it that knows
+ * nothing of that, so it does not look like that one's own conflict. The transaction then fails with what it means to who put it off.
  */
 export class DeferredConflict extends Error {
   readonly deferred = true;
+  readonly meaning: Error | undefined;
 
-  constructor(cause: unknown) {
-    super("a statement that was put off met a key that is there already.", { cause });
+  constructor(cause: unknown, { otherwise }: Pick<Deferred, "otherwise"> = {}) {
+    super("a statement that was put off met a key that is there already, or no row.", { cause });
+    this.meaning = otherwise?.();
   }
 }
 
 /** Whether it is one, or what entities made of one: an error of their own, with its properties. */
 export function isDeferredConflict(error: unknown): boolean {
   return (error as { deferred?: unknown } | null)?.deferred === true;
+}
+
+/** What an error means to who put the statement off; the error itself where nobody did. */
+export function meaningOf(error: unknown): unknown {
+  return (isDeferredConflict(error) ? (error as DeferredConflict).meaning : undefined) ?? error;
+}
+
+/** Throws a DeferredConflict unless a statement that had to change one row did. */
+export function requireOne(deferred: Deferred, result: QueryResult<unknown> | undefined): void {
+  if (deferred.must === true && result?.numAffectedRows !== 1n) {
+    throw new DeferredConflict(undefined, deferred);
+  }
 }
 
 /** Sends statements of one transaction together. */
@@ -62,19 +86,18 @@ export async function executeTogether<const Q extends readonly Compilable<unknow
   })) as Outcomes<Q>;
 }
 
-/** Writes statements of one transaction whose outcome nobody looks at: together with the next one, or with the commit. */
-export async function executeLater(
-  sql: Pick<Kysely<never>, "getExecutor">,
-  queries: readonly Compilable<unknown>[],
-): Promise<void> {
-  const compiled = queries.map((query) => query.compile());
+/** Writes statements of one transaction: together with the next one, or with the commit. */
+export async function executeLater(sql: Pick<Kysely<never>, "getExecutor">, deferred: readonly Deferred[]): Promise<void> {
   await sql.getExecutor().provideConnection(async (connection) => {
     if (isBatching(connection)) {
-      connection.defer(compiled);
+      connection.defer(deferred);
       return;
     }
-    for (const query of compiled) {
-      await connection.executeQuery(query);
+    for (const each of deferred) {
+      const result = await connection.executeQuery(each.query).catch((error: unknown) => {
+        throw each.otherwise !== undefined && isUniqueViolation(error) ? new DeferredConflict(error, each) : error;
+      });
+      requireOne(each, result);
     }
   });
 }

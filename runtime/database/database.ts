@@ -15,12 +15,12 @@ import { DEADLINE_EXCEEDED, fail, reasonOf, UNAVAILABLE } from "#runtime/errors.
 import type { Log } from "#runtime/log.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 import { AnswerSignals } from "./answer-signals.ts";
-import { isDeferredConflict } from "./batch.ts";
+import { meaningOf } from "./batch.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
 import { openStore } from "./open-store.ts";
-import { CommandKnown, checkSame, commandKey, commandOf, insertPending, readAnswer } from "./replay.ts";
+import { CommandKnown, checkSame, commandKey, commandOf, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
 import type { Store } from "./store.ts";
 import type { RuntimeTables } from "./tables.ts";
@@ -279,7 +279,7 @@ class OpenDatabase implements Database {
           .rollback()
           .execute()
           .catch((rollbackError: unknown) => this.log.warn({ database: this.service, err: rollbackError }, "rollback failed"));
-        throw error;
+        throw meaningOf(error);
       } finally {
         scope.state = "ended";
       }
@@ -329,11 +329,11 @@ class OpenDatabase implements Database {
     const command = commandOf(request, context);
     const { deadline, signal } = command.call;
     for (let round = 1; ; round++) {
-      let conflict: unknown;
+      let known: CommandKnown;
       try {
         const value = await this.transaction(
           async (tx) => {
-            await insertPending(tx.sql, command, tx.now);
+            await (tx as OpenTransaction).begin(command);
             try {
               return await work(tx, command.key);
             } catch (error) {
@@ -346,15 +346,14 @@ class OpenDatabase implements Database {
         );
         return { first: true, requestKey: command.key, value };
       } catch (error) {
-        if (!(error instanceof CommandKnown || isDeferredConflict(error))) {
+        if (!(error instanceof CommandKnown)) {
           throw error;
         }
-        conflict = error;
+        known = error;
       }
       const row = await this.#replayRow(command.key);
       if (row === undefined && round > CLAIM_ROUNDS) {
-        // Not this command is there already, but something else that the work put off.
-        throw conflict;
+        throw known;
       }
       if (row !== undefined && row.expire_time <= this.clock.now()) {
         await this.#dropExpired(command.key);

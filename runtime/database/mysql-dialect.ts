@@ -11,7 +11,7 @@ import {
 } from "kysely";
 import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
 import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
-import { type BatchingConnection, DeferredConflict } from "./batch.ts";
+import { type BatchingConnection, type Deferred, DeferredConflict, requireOne } from "./batch.ts";
 import { isUniqueViolation, told } from "./errors.ts";
 import { LockTimeout, refuseBesideTransaction, type Scope, startingScope } from "./scope.ts";
 import { statements } from "./statements.ts";
@@ -119,7 +119,7 @@ export class PoolDriver implements Driver {
   }
 }
 
-const BEGIN = CompiledQuery.raw("start transaction");
+const BEGIN: Deferred = { query: CompiledQuery.raw("start transaction") };
 const COMMIT = CompiledQuery.raw("commit");
 const ROLLBACK = CompiledQuery.raw("rollback");
 
@@ -131,7 +131,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   #timeoutMs: number;
   #resuming = false;
   /** What goes in front of the next statement; the beginning of a transaction first. */
-  #pending: CompiledQuery[] = [];
+  #pending: Deferred[] = [];
   closed = false;
 
   constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined) {
@@ -146,19 +146,33 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     this.#pending.push(BEGIN);
   }
 
-  defer(queries: readonly CompiledQuery[]): void {
+  defer(queries: readonly Deferred[]): void {
     for (const query of queries) {
       this.#pending.push(query);
     }
   }
 
-  /** Ends the transaction, with what was put off in front. One in which nothing was sent never began. */
+  /**
+   * Ends the transaction, with what was put off in front; what is to be looked at goes before. One in which nothing was sent never began, and one statement alone
+   * needs no transaction around it: if it changes nothing, nothing is to be undone.
+   */
   async commit(): Promise<void> {
-    if (this.#pending.length === 1 && this.#pending[0] === BEGIN) {
+    if (this.#pending[0] === BEGIN && this.#pending.length <= 2) {
+      const [, alone] = this.#pending;
       this.#pending = [];
+      if (alone !== undefined) {
+        this.defer([alone]);
+        await this.#flush([], true);
+      }
       return;
     }
-    await this.executeAll([COMMIT]);
+    const last = this.#pending.findLastIndex((each) => each.must);
+    const rest = this.#pending.splice(last + 1);
+    if (last !== -1) {
+      await this.executeAll([]);
+    }
+    this.defer(rest);
+    await this.#flush([COMMIT], true);
   }
 
   async rollback(): Promise<void> {
@@ -174,7 +188,12 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     return result as QueryResult<R>;
   }
 
-  async executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
+  executeAll(queries: readonly CompiledQuery[]): Promise<QueryResult<unknown>[]> {
+    return this.#flush(queries, false);
+  }
+
+  /** Sends what was put off and then these, in one round trip. `commits`: they end the transaction. */
+  async #flush(queries: readonly CompiledQuery[], commits: boolean): Promise<QueryResult<unknown>[]> {
     if (queries.length + this.#pending.length === 0) {
       return [];
     }
@@ -182,7 +201,7 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       throw new LockTimeout();
     }
     const before = this.#pending;
-    const all = before.length === 0 ? queries : [...before, ...queries];
+    const all = before.length === 0 ? queries : [...before.map(({ query }) => query), ...queries];
     if (statements.hasSubscribers) {
       for (const query of all) {
         statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
@@ -190,14 +209,15 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     }
     const { observer, observed } = this.#options;
     const ended = observed && observer?.statements(observed, all);
-    let arrived = 0;
+    /** The rows that each statement changed, as far as they have answered. */
+    const answered: number[] = [];
+    let results: QueryResult<unknown>[];
     try {
-      const sent = this.#send(all, () => arrived++);
+      const sent = this.#send(all, commits, answered);
       // Not before: after a statement with a value that cannot be sent, the transaction has still to begin.
       this.#pending = [];
-      const results = await sent;
+      results = await sent;
       ended?.();
-      return before.length === 0 ? results : results.slice(before.length);
     } catch (error) {
       ended?.(error);
       if (isFatal(error)) {
@@ -206,19 +226,25 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       if (this.#resuming && isThereAlready(error)) {
         return queries.map(() => ({ rows: [] }));
       }
-      if (arrived < before.length && isUniqueViolation(error)) {
-        throw new DeferredConflict(error);
+      // Who met the error may have met it because a statement before it changed nothing.
+      const missed = before.find(({ must }, index) => must && answered[index] === 0);
+      if (missed !== undefined || (answered.length < before.length && isUniqueViolation(error))) {
+        throw new DeferredConflict(error, missed ?? before[answered.length]);
       }
       throw (this.#scope === undefined ? told(error) : undefined) ?? error;
     }
+    for (const [index, each] of before.entries()) {
+      requireOne(each, results[index]);
+    }
+    return before.length === 0 ? results : results.slice(before.length);
   }
 
-  /** One round trip; `arrived` is called for each result. */
-  #send(queries: readonly CompiledQuery[], arrived: () => void): Promise<QueryResult<unknown>[]> {
+  /** One round trip. */
+  #send(queries: readonly CompiledQuery[], commits: boolean, answered: number[]): Promise<QueryResult<unknown>[]> {
     const { promise, resolve, reject } = Promise.withResolvers<QueryResult<unknown>[]>();
     const left = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
     // A commit is heard out: given up, nobody would know whether it happened, nor go on with what it began.
-    const timeout = queries.at(-1) === COMMIT ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
+    const timeout = commits ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
     const [first] = queries as [CompiledQuery];
     const single = queries.length === 1;
     const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
@@ -238,7 +264,11 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
         resolve((result as unknown[]).map((each, index) => this.#resultOf(each, (fields as (FieldPacket[] | undefined)[])[index])));
       }
     });
-    command.on("fields", arrived);
+    command.on("fields", () => answered.push(-1));
+    // Only of statements without rows: the others' are collected.
+    command.on("result", (header: ResultSetHeader) => {
+      answered[answered.length - 1] = header.affectedRows;
+    });
     return promise;
   }
 

@@ -130,7 +130,8 @@ function addressOf(text: string, service: string): Address {
       supportBigNumbers: true,
       dateStrings: true,
       connectionLimit: pool,
-      maxIdle: Math.min(2, pool - 1),
+      // Only what was idle for long is closed: to open a connection costs more than a purchase's statements on it. mysql2 looks for such where this is less than the limit.
+      maxIdle: Math.max(1, pool - 1),
       idleTimeout: IDLE_TIMEOUT_MS,
       waitForConnections: true,
       queueLimit: QUEUE_MAX,

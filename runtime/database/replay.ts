@@ -2,11 +2,9 @@ import { createHash } from "node:crypto";
 import { create, type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { ConnectError, type HandlerContext } from "@connectrpc/connect";
-import type { Kysely } from "kysely";
+import type { Compilable, Kysely } from "kysely";
 import { type Call, callOf } from "#runtime/call.ts";
 import { fail, REQUEST_ID_REUSED } from "#runtime/errors.ts";
-import { executeLater } from "./batch.ts";
-import { isUniqueViolation } from "./errors.ts";
 import type { ReplayTable, RuntimeTables } from "./tables.ts";
 
 /** How long a command's first answer is kept. */
@@ -66,16 +64,13 @@ function callerName(call: Call): string {
   }
 }
 
-/**
- * Notes that the command has begun. The key decides which of several tries is the first. Where it goes with the first statement of the work, that one
- * fails with a `DeferredConflict` when the command is known.
- */
-export async function insertPending(
+/** The row of a command that has begun. */
+export function insertPending(
   sql: Kysely<RuntimeTables>,
   command: Pick<Command, "key" | "hash">,
   now: number,
-): Promise<void> {
-  const insert = sql.insertInto("replay").values({
+): Compilable<unknown> {
+  return sql.insertInto("replay").values({
     request_key: command.key,
     request_hash: command.hash,
     state: "pending",
@@ -83,11 +78,6 @@ export async function insertPending(
     create_time: now,
     expire_time: now + REPLAY_MS,
   });
-  try {
-    await executeLater(sql, [insert]);
-  } catch (error) {
-    throw isUniqueViolation(error) ? new CommandKnown() : error;
-  }
 }
 
 /** Refuses a request that is another one than the first under its id. */

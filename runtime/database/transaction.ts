@@ -9,7 +9,7 @@ import { newId } from "#runtime/ids.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 import { executeLater, executeTogether, type Outcome, type Outcomes } from "./batch.ts";
 import { endJobLater, eraseJob, type JobName, type NewJob, planJob } from "./job-plans.ts";
-import { writeError } from "./replay.ts";
+import { type Command, CommandKnown, insertPending, writeError } from "./replay.ts";
 import type { RuntimeTables } from "./tables.ts";
 import { lastNumber, type Taken, takeNumbers } from "./upsert.ts";
 
@@ -28,6 +28,11 @@ export interface NewEvent<D extends DescMessage = DescMessage> {
   schema: D;
   /** The event itself. */
   message: MessageInitShape<D>;
+  /**
+   * Its number, where the aggregate's own row counts its events and this transaction has counted it up: from 1, without gaps. Null or not given: the runtime
+   * counts. The same way for all events of an aggregate.
+   */
+  sequence?: number | null | undefined;
 }
 
 /**
@@ -46,6 +51,11 @@ export interface Transaction<Tables = unknown> {
    * use `together` or `execute`: whoever sends the next statement would meet that error.
    */
   later(...queries: readonly Compilable<unknown>[]): Promise<void>;
+  /**
+   * As `later`, for an insert that must meet no key that is there, or an update or delete that must change one row, found by its key: the transaction fails with
+   * what `otherwise` gives. Alone in its transaction such an update goes without one.
+   */
+  must(query: Compilable<unknown>, otherwise: () => Error): Promise<void>;
   /** The clock's time at the start of this attempt, in milliseconds; the same throughout. */
   readonly now: number;
   /** Tells a fact. It gets the aggregate's next sequence number, without gaps, in commit order. */
@@ -54,10 +64,13 @@ export interface Transaction<Tables = unknown> {
   schedule(job: NewJob): void;
   /** Takes a job back if it has not run; one that is running finishes, and is not tried again. */
   unschedule(job: JobName): void;
-  /** Stores the answer of a claimed command (see `Database.claim`). */
-  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>): void;
+  /**
+   * Stores the answer of a claimed command (see `Database.claim`). The transaction fails when it waits for none; where a lock was seen to keep it waiting, that
+   * is sure and not looked at again.
+   */
+  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>, waits?: "surely"): void;
   /** Stores an error as the answer of a claimed command: repeats get the same code, reason and metadata. */
-  answerError(requestKey: string, error: ConnectError): void;
+  answerError(requestKey: string, error: ConnectError, waits?: "surely"): void;
   /** Drops a claim without an answer: the next repeat starts anew. Only where the first try certainly had no effect. */
   forget(requestKey: string): void;
   /** Says that readers see another version of something from the commit on: caches in this process hear of it, through `Database.onCommit`. */
@@ -115,6 +128,8 @@ export class OpenTransaction implements Transaction {
   readonly #changes: VersionChange[] = [];
   readonly #afterCommit: (() => void)[] = [];
   #em: SqlEntityManager | undefined;
+  /** Commands that wait for an answer: they began in this transaction, or somebody saw it under a lock. */
+  readonly #surelyWaiting = new Set<string>();
 
   constructor(options: Options) {
     this.#options = options;
@@ -134,7 +149,21 @@ export class OpenTransaction implements Transaction {
   }
 
   later(...queries: readonly Compilable<unknown>[]): Promise<void> {
-    return executeLater(this.sql, queries);
+    return executeLater(
+      this.sql,
+      queries.map((each) => ({ query: each.compile() })),
+    );
+  }
+
+  must(each: Compilable<unknown>, otherwise: () => Error): Promise<void> {
+    const query = each.compile();
+    return executeLater(this.sql, [{ query, must: query.query.kind !== "InsertQueryNode", otherwise }]);
+  }
+
+  /** Notes that the command has begun, in this transaction: its key decides which of several tries is the first. */
+  async begin(command: Pick<Command, "key" | "hash">): Promise<void> {
+    this.#surelyWaiting.add(command.key);
+    await this.must(insertPending(this.sql, command, this.now), () => new CommandKnown());
   }
 
   append<D extends DescMessage>(event: NewEvent<D>): void {
@@ -159,13 +188,21 @@ export class OpenTransaction implements Transaction {
     this.#jobs.set(`${job.kind}\n${job.key}`, { kind: job.kind, key: job.key });
   }
 
-  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>): void {
+  answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>, waits?: "surely"): void {
     const answer = toBinary(schema, create(schema, message));
     this.#answers.push({ key: requestKey, state: "answered", answer });
+    this.#waiting(requestKey, waits);
   }
 
-  answerError(requestKey: string, error: ConnectError): void {
+  answerError(requestKey: string, error: ConnectError, waits?: "surely"): void {
     this.#answers.push({ key: requestKey, state: "failed", answer: writeError(error) });
+    this.#waiting(requestKey, waits);
+  }
+
+  #waiting(requestKey: string, waits: "surely" | undefined): void {
+    if (waits !== undefined) {
+      this.#surelyWaiting.add(requestKey);
+    }
   }
 
   forget(requestKey: string): void {
@@ -200,20 +237,21 @@ export class OpenTransaction implements Transaction {
     const planned = jobs.filter((job) => "dueTime" in job);
     const erased = jobs.filter((job) => !("dueTime" in job));
     const sequences = this.#sequences();
+    for (const answer of this.#answers) {
+      await this.#write(answer);
+    }
     const outcomes = await this.#together([
-      ...this.#answers.map((answer) => this.#answerQuery(answer)),
       ...erased.map((job) => eraseJob(this.sql, job, this.now)),
       ...sequences.map((taken) => takeNumbers(this.sql, taken)),
     ]);
-    this.#checkAnswers(outcomes.splice(0, this.#answers.length));
     const running = outcomes
       .splice(0, erased.length)
       .flatMap(({ changed }, index) => (changed === 0n ? (erased[index] as JobName) : []));
-    await executeLater(this.sql, [
+    await this.later(
       ...running.map((job) => endJobLater(this.sql, job)),
       ...planned.map((job) => planJob(this.sql, job)),
       ...this.#outboxInserts(sequences, outcomes),
-    ]);
+    );
     return {
       appended: this.#events.length > 0,
       changes: this.#changes,
@@ -227,16 +265,21 @@ export class OpenTransaction implements Transaction {
     return queries.length === 0 ? [] : [...(await executeTogether(this.sql, queries))];
   }
 
-  #answerQuery({ key, state, answer }: Answer): Compilable<unknown> {
-    return state === "forgotten"
-      ? this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending")
-      : this.sql.updateTable("replay").set({ state, answer }).where("request_key", "=", key).where("state", "=", "pending");
-  }
-
-  #checkAnswers(outcomes: readonly Outcome<unknown>[]): void {
-    const lost = this.#answers.find(({ state }, index) => state !== "forgotten" && outcomes[index]?.changed !== 1n);
-    if (lost !== undefined) {
-      throw new Error(`the command "${lost.key}" is not waiting for an answer: it was never claimed, or has one already.`);
+  async #write({ key, state, answer }: Answer): Promise<void> {
+    if (state === "forgotten") {
+      await this.later(this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending"));
+      return;
+    }
+    const update = this.sql
+      .updateTable("replay")
+      .set({ state, answer })
+      .where("request_key", "=", key)
+      .where("state", "=", "pending");
+    if (this.#surelyWaiting.has(key)) {
+      await this.later(update);
+    } else {
+      const why = `the command "${key}" is not waiting for an answer: it was never claimed, or has one already.`;
+      await this.must(update, () => new Error(why));
     }
   }
 
@@ -244,6 +287,9 @@ export class OpenTransaction implements Transaction {
   #sequences(): Taken[] {
     const counts = new Map<string, { type: string; id: string; count: number }>();
     for (const { event } of this.#events) {
+      if (event.sequence != null) {
+        continue;
+      }
       const name = nameOf(event);
       const entry = counts.get(name) ?? { type: event.aggregateType, id: event.aggregateId, count: 0 };
       entry.count++;
@@ -258,7 +304,7 @@ export class OpenTransaction implements Transaction {
     );
     const rows = this.#events.map(({ event, eventId, traceparent }) => {
       const name = nameOf(event);
-      const sequence = next.get(name) as number;
+      const sequence = event.sequence ?? (next.get(name) as number);
       next.set(name, sequence + 1);
       return this.#outboxRow(event, eventId, sequence, traceparent);
     });

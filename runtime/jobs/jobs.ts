@@ -5,6 +5,7 @@ import { newId } from "#runtime/ids.ts";
 import { type ClaimedJob, claimJobs, finishJob, nextDueTime, planRecurring, renewLease, reportFailure } from "./claims.ts";
 import { startLoop } from "./loop.ts";
 import { retentionJob } from "./retention.ts";
+import { planWatched, type Watch } from "./watches.ts";
 
 const CONCURRENCY = 8;
 const POLL_MS = 1_000;
@@ -28,6 +29,8 @@ export interface JobRun {
 export interface JobHandler {
   /** Unique within the service, at most 64 characters, such as "inventory.expire". */
   readonly kind: string;
+  /** Rows that become such jobs when their time comes. */
+  readonly watches?: Watch;
   /** Tries before the job becomes a dead letter; 10 unless given. */
   readonly maxAttempts?: number;
   /** How long one run may take, in milliseconds, before its signal is aborted and its lease renewed no more; 60 s unless given. */
@@ -160,6 +163,7 @@ class Runner {
     if (free <= 0 || this.#stopping) {
       return false;
     }
+    const nextWatched = await this.#planWatched();
     const jobs = await claimJobs(this.#database, {
       kinds: this.#kinds(),
       owner: this.#owner,
@@ -173,7 +177,18 @@ class Runner {
     if (jobs.length > 0) {
       return true;
     }
-    return (await nextDueTime(this.#database, this.#kinds(), this.#owner)) - this.#database.clock.now();
+    const next = await nextDueTime(this.#database, this.#kinds(), this.#owner);
+    return Math.min(next, nextWatched) - this.#database.clock.now();
+  }
+
+  async #planWatched(): Promise<number> {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { kind, watches } of this.#handlers.values()) {
+      if (watches !== undefined) {
+        next = Math.min(next, await planWatched(this.#database, kind, watches));
+      }
+    }
+    return next;
   }
 
   #start(job: ClaimedJob): void {

@@ -16,6 +16,8 @@ const StockSchema = defineEntity({
     availableUnits: p.integer(),
     reservedUnits: p.integer(),
     soldUnits: p.integer(),
+    /** The number of its last event; null where `sequence` has it. */
+    eventSequence: p.bigint("number").nullable(),
   },
 });
 export class Stock extends StockSchema.class {}
@@ -33,6 +35,8 @@ const ReservationSchema = defineEntity({
     createTime: p.bigint("number"),
     /** Null while pending. */
     endTime: p.bigint("number").nullable(),
+    /** When the job `inventory.expire` is to end it; null when it has ended, or when that job is planned. */
+    watchTime: p.bigint("number").nullable(),
   },
 });
 export class Reservation extends ReservationSchema.class {}

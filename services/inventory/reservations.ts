@@ -1,6 +1,7 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Kysely } from "kysely";
 import type { ReserveRequest } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { meaningOf } from "#runtime/database/batch.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { gathered } from "#runtime/database/gathered.ts";
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
@@ -111,6 +112,9 @@ export function seenBefore({ sql }: InventoryDatabase): (requestKey: string, res
   return async (requestKey, reservationId) => (await seen(`${requestKey}\n${reservationId}`)) !== undefined;
 }
 
+/** There is a reservation of this id. */
+class AlreadyThere extends Error {}
+
 /** Sets units aside: of every line, or fails. A reservation that is there with the same lines is given as it is. */
 export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise<Reserved> {
   const { reservationId, lines, expireTime } = wanted;
@@ -120,19 +124,25 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
     expire_time: expireTime,
     create_time: tx.now,
     end_time: null,
+    watch_time: expireTime,
   };
-  if (!(await inserted(tx, row))) {
+  let lacking: Awaited<ReturnType<typeof moveAll>>;
+  try {
+    await tx.must(tx.sql.insertInto("reservation").values(row), () => new AlreadyThere());
+    // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
+    lacking = await moveAll(tx, "reserve", lines, reservationId);
+  } catch (error) {
+    if (!(meaningOf(error) instanceof AlreadyThere)) {
+      throw error;
+    }
     return requireSame((await loadReservation(tx.sql, reservationId)) as Reserved, wanted);
   }
   requireLifetime(expireTime, tx.now);
-  // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
-  const lacking = await moveAll(tx, "reserve", lines, reservationId);
   if (lacking !== undefined) {
     failLacking({ line: lacking.line, availableUnits: lacking.stock?.available_units });
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
   await tx.later(tx.sql.insertInto("reservation_line").values(rows));
-  tx.schedule({ kind: EXPIRE_JOB, key: reservationId, dueTime: expireTime });
   return { row, lines };
 }
 
@@ -158,6 +168,7 @@ export async function release(tx: InventoryTransaction, reservationId: string): 
     expire_time: null,
     create_time: tx.now,
     end_time: tx.now,
+    watch_time: null,
   };
   const known = await end(tx, reservationId, "RELEASED");
   if (known === undefined && (await inserted(tx, tombstone))) {
@@ -173,6 +184,7 @@ export async function release(tx: InventoryTransaction, reservationId: string): 
 export function expiry(database: InventoryDatabase): JobHandler {
   return {
     kind: EXPIRE_JOB,
+    watches: { table: "reservation", key: "reservation_id", time: "watch_time" },
     async run({ key: reservationId, signal }) {
       await database.transaction(
         async (tx) => {
@@ -195,7 +207,7 @@ export function expiry(database: InventoryDatabase): JobHandler {
 async function end(tx: InventoryTransaction, reservationId: string, state: EndState): Promise<Reserved | undefined> {
   let ending = tx.sql
     .updateTable("reservation")
-    .set({ state, end_time: tx.now })
+    .set({ state, end_time: tx.now, watch_time: null })
     .where("reservation_id", "=", reservationId)
     .where("state", "in", statesBefore(state));
   if (state !== "RELEASED") {
@@ -207,9 +219,6 @@ async function end(tx: InventoryTransaction, reservationId: string, state: EndSt
     const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", reserved.lines, reservationId);
     if (lacking !== undefined) {
       throw new Error(`the stock of listing ${lacking.line.listingId} has fewer reserved units than reservation ${reservationId}.`);
-    }
-    if (state !== "EXPIRED") {
-      tx.unschedule({ kind: EXPIRE_JOB, key: reservationId });
     }
   }
   return reserved;

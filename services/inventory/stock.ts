@@ -54,8 +54,8 @@ export async function moveUnits(tx: InventoryTransaction, move: Move, line: Line
 }
 
 /**
- * Moves the units of every line, in this order, and tells the units that are left; `reservationId` is what moves them. Gives the first line that lacks units, with
- * its stock if it has any: nothing may be kept of the transaction then.
+ * Moves the units of every line, in this order, behind what was put off, and tells the units that are left; `reservationId` is what moves them. Gives the first
+ * line that lacks units, with its stock if it has any: nothing may be kept of the transaction then.
  */
 export async function moveAll(
   tx: InventoryTransaction,
@@ -80,7 +80,7 @@ function moving(tx: InventoryTransaction, move: Move, { listingId, units }: Line
   const [from, to] = moves[move];
   return tx.sql
     .updateTable("stock")
-    .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units) }))
+    .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))
     .where("listing_id", "=", listingId)
     .where(from, ">=", units);
 }
@@ -163,10 +163,19 @@ async function setExisting(tx: InventoryTransaction, read: StockRow, line: Line,
     if (row.available_units === line.units) {
       return row;
     }
-    const next = { ...row, available_units: line.units, offered_units: line.units + row.reserved_units + row.sold_units };
+    const next = {
+      ...row,
+      available_units: line.units,
+      offered_units: line.units + row.reserved_units + row.sold_units,
+      event_sequence: row.event_sequence == null ? null : row.event_sequence + 1,
+    };
     const result = await tx.sql
       .updateTable("stock")
-      .set({ available_units: next.available_units, offered_units: next.offered_units })
+      .set((eb) => ({
+        available_units: next.available_units,
+        offered_units: next.offered_units,
+        event_sequence: eb("event_sequence", "+", 1),
+      }))
       .where((eb) => isAsRead(eb, row))
       .executeTakeFirst();
     if (result.numUpdatedRows === 1n) {
@@ -184,6 +193,8 @@ function isAsRead(eb: ExpressionBuilder<InventoryTables, "stock">, row: StockRow
     available_units: row.available_units,
     reserved_units: row.reserved_units,
     sold_units: row.sold_units,
+    // Others may have changed it and changed it back.
+    ...(row.event_sequence == null ? {} : { event_sequence: row.event_sequence }),
   });
 }
 
@@ -220,12 +231,19 @@ function freshRow({ listingId, units }: Line, { sellerId }: Setting): StockRow {
     available_units: units,
     reserved_units: 0,
     sold_units: 0,
+    event_sequence: null,
   };
 }
 
 function tell(tx: InventoryTransaction, row: StockRow, reservationId: string): void {
   const message = { stock: toStock(row), reservationId };
-  tx.append({ aggregateType: "stock", aggregateId: row.listing_id, schema: StockChangedSchema, message });
+  tx.append({
+    aggregateType: "stock",
+    aggregateId: row.listing_id,
+    schema: StockChangedSchema,
+    message,
+    sequence: row.event_sequence,
+  });
 }
 
 function overrun(): never {

@@ -5,7 +5,7 @@ import type { OrderDatabase } from "./entities.ts";
 import { leaseEnd } from "./lease.ts";
 import { changeState, DUE_JOB, lockOrder } from "./orders.ts";
 import { type Lease, SAGA_JOB, type Sagas } from "./saga.ts";
-import { whenDue } from "./states.ts";
+import { motionStates, whenDue } from "./states.ts";
 import { settleWaiting } from "./waiting.ts";
 
 /** Sagas that calls may have under way at once in one process. */
@@ -76,15 +76,22 @@ function sagaJob(database: OrderDatabase, sagas: Sagas): JobHandler {
   };
 }
 
-/** Ends the wait for a buyer or a seller. What the other side did at the same moment decides by the order's state. */
+/**
+ * Looks after an order at its watch time. Ends the wait for a buyer or a seller: what the other side did at the same moment decides by the order's state. And where
+ * a saga moves it, sees to it that somebody drives that.
+ */
 function dueJob(database: OrderDatabase): JobHandler {
   return {
     kind: DUE_JOB,
+    watches: { table: "orders", key: "order_id", time: "watch_time" },
     run: ({ key }) =>
       database.transaction(async (tx) => {
         const order = await lockOrder(tx, key);
         const then = order && whenDue[order.state];
         if (then === undefined || order?.due_time == null) {
+          if (order && motionStates.includes(order.state)) {
+            tx.schedule({ kind: SAGA_JOB, key, dueTime: tx.now });
+          }
           return;
         }
         if (order.due_time > tx.now) {
@@ -96,10 +103,8 @@ function dueJob(database: OrderDatabase): JobHandler {
           lease_owner: null,
           lease_expire_time: null,
         });
-        if (changed !== undefined) {
-          await settleWaiting(tx, changed);
-          tx.schedule({ kind: SAGA_JOB, key, dueTime: tx.now });
-        }
+        await settleWaiting(tx, changed);
+        tx.schedule({ kind: SAGA_JOB, key, dueTime: tx.now });
       }),
   };
 }

@@ -50,6 +50,12 @@ export const OrderEntity = defineEntity({
     /** Who drives the saga now; null when nobody does. */
     leaseOwner: p.string().length(36).nullable(),
     leaseExpireTime: p.bigint("number").nullable(),
+    /** The steps of its saga as `steps.ts` writes them; null where they are rows of `saga_step`. */
+    saga: p.text().nullable(),
+    /** The number of its last event; null where `sequence` has it. */
+    eventSequence: p.bigint("number").nullable(),
+    /** When the job `order.due` is to look after it; null when nobody is, or when that job is planned. */
+    watchTime: p.bigint("number").nullable(),
   },
 });
 

@@ -1,21 +1,9 @@
 import type { Compilable } from "kysely";
-import type { OrderDatabase, OrderTransaction, StepState } from "./entities.ts";
+import type { OrderDatabase, OrderTransaction } from "./entities.ts";
+import type { StepRecord } from "./steps.ts";
 
 /** How long a runner owns an order without writing. Longer than any try of a step. */
 export const LEASE_MS = 30_000;
-
-/** A step's row, and whether the database has it. */
-export interface StepRow {
-  readonly order_id: string;
-  readonly step: string;
-  state: StepState;
-  attempts: number;
-  result: Uint8Array | null;
-  reason: string;
-  readonly start_time: number;
-  update_time: number;
-  stored: boolean;
-}
 
 /** A lease as the order's row holds it: from now on, or from the last write. */
 export function leaseColumns(tx: Pick<OrderTransaction, "now">, { owner }: { owner: string }) {
@@ -35,11 +23,22 @@ export function acquireLease(database: OrderDatabase, orderId: string, owner: st
   });
 }
 
-/** Renews the lease, or gives it back, if `owner` still holds it: then it changes a row, which is locked until the commit. */
-export function fence(tx: OrderTransaction, orderId: string, owner: string, options: { release: boolean }): Compilable<unknown> {
+/**
+ * The write of a saga: renews the lease, or gives it back, if `owner` still holds it; else it changes no row. With the steps of the saga where they stand in the
+ * order's row.
+ */
+export function fence(
+  tx: OrderTransaction,
+  orderId: string,
+  owner: string,
+  { release, saga }: { release: boolean; saga?: string | undefined },
+): Compilable<unknown> {
   return tx.sql
     .updateTable("orders")
-    .set(options.release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner }))
+    .set({
+      ...(saga === undefined ? {} : { saga }),
+      ...(release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner })),
+    })
     .where("order_id", "=", orderId)
     .where("lease_owner", "=", owner);
 }
@@ -54,21 +53,20 @@ export async function leaseEnd(database: OrderDatabase, orderId: string): Promis
   return row?.lease_expire_time ?? undefined;
 }
 
-/** The steps of an order's sagas, by name. */
-export async function readSteps(database: OrderDatabase, orderId: string): Promise<Map<string, StepRow>> {
-  const rows = await database.sql.selectFrom("saga_step").selectAll().where("order_id", "=", orderId).execute();
-  return new Map(rows.map((row) => [row.step, { ...row, stored: true }]));
-}
-
-/** Writes a step: for the first time, or its change. */
-export function writeStep(tx: OrderTransaction, { stored, ...row }: StepRow): Compilable<unknown> {
+/** Writes a step that has a row of its own: for the first time, or its change. */
+export function writeStep(
+  tx: OrderTransaction,
+  orderId: string,
+  step: StepRecord,
+  { stored }: { stored: boolean },
+): Compilable<unknown> {
   if (!stored) {
-    return tx.sql.insertInto("saga_step").values(row);
+    return tx.sql.insertInto("saga_step").values({ order_id: orderId, ...step });
   }
-  const { state, attempts, result, reason, update_time } = row;
+  const { state, attempts, result, reason, update_time } = step;
   return tx.sql
     .updateTable("saga_step")
     .set({ state, attempts, result, reason, update_time })
-    .where("order_id", "=", row.order_id)
-    .where("step", "=", row.step);
+    .where("order_id", "=", orderId)
+    .where("step", "=", step.step);
 }

@@ -14,10 +14,11 @@ import {
 import { type OrderSchema, OrderState, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import type { LineRow, OrderDatabase, OrderRow, OrderTransaction, Viewer } from "./entities.ts";
+import { LEASE_MS } from "./lease.ts";
 import type { Quote } from "./quote.ts";
-import { addressStates, dueTimeOf, finalStates, RESERVATION_MS, type State, transitions, whenDue } from "./states.ts";
+import { addressStates, dueTimeOf, finalStates, motionStates, RESERVATION_MS, type State, transitions } from "./states.ts";
 
-/** The job that acts when the due time of an order has come. Its key is the order's id. */
+/** The job that looks after an order at its watch time: when it is due, or its saga may have stopped. Its key is the order's id. */
 export const DUE_JOB = "order.due";
 
 /** An order with its lines, as the tables hold it. */
@@ -63,6 +64,8 @@ export interface NewOrder {
   readonly paymentMethodToken: string;
   /** The runner that drives it. */
   readonly lease: Pick<OrderRow, "lease_owner" | "lease_expire_time">;
+  /** The steps of its saga, as `steps.ts` writes them; null where they have rows of their own. */
+  readonly saga: string | null;
 }
 
 /** Writes a new order in the state PLACING. */
@@ -94,6 +97,9 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     ship_time: null,
     end_time: null,
     ...order.lease,
+    saga: order.saga,
+    event_sequence: null,
+    watch_time: watchTimeOf("PLACING", null, tx.now),
   };
   const lines = quote.lines.map((line, position) => ({
     order_id: orderId,
@@ -145,7 +151,7 @@ export async function lockOrder(tx: OrderTransaction, orderId: string): Promise<
 
 /**
  * Moves an order to another state by a conditional update that must hit its row in the state given, with everything that follows from it: times, the
- * due job, the event. Answers the order as it is then; undefined when its state was another already.
+ * due job, the event. Answers the order as it then is; the transaction fails with `otherwise` when its state was another already.
  *
  * @throws Error when the table of transitions does not allow it.
  */
@@ -154,11 +160,13 @@ export async function changeState(
   order: OrderRecord,
   to: State,
   set: OrderChanges = {},
-): Promise<OrderRecord | undefined> {
+  otherwise: () => Error = () => new Error(`the order ${order.order_id} is not ${order.state} any more.`),
+): Promise<OrderRecord> {
   if (!transitions[order.state].includes(to)) {
     throw new Error(`an order that is ${order.state} does not become ${to}: see states.ts.`);
   }
   const dueTime = dueTimeOf(to, tx.now, order.handling_days);
+  const schema = eventOf[to];
   const changes = {
     ...set,
     ...(order.state === "AWAITING_CONFIRMATION" ? { confirmation_url: "" } : {}),
@@ -168,34 +176,39 @@ export async function changeState(
     state: to,
     update_time: tx.now,
     due_time: dueTime,
+    watch_time: watchTimeOf(to, dueTime, tx.now),
+    version: order.version + 1,
+    ...(schema !== undefined && order.event_sequence != null ? { event_sequence: order.event_sequence + 1 } : {}),
   };
-  const { numUpdatedRows } = await tx.sql
+  const change = tx.sql
     .updateTable("orders")
-    .set((eb) => ({ ...changes, version: eb("version", "+", 1) }))
+    .set(changes)
     .where("order_id", "=", order.order_id)
     .where("state", "=", order.state)
-    .where("version", "=", order.version)
-    .executeTakeFirst();
-  if (numUpdatedRows !== 1n) {
-    return undefined;
-  }
-  if (dueTime !== null) {
-    tx.schedule({ kind: DUE_JOB, key: order.order_id, dueTime });
-  } else if (whenDue[order.state] !== undefined) {
-    tx.unschedule({ kind: DUE_JOB, key: order.order_id });
-  }
-  const changed: OrderRecord = { ...order, ...changes, version: order.version + 1 };
+    .where("version", "=", order.version);
+  await tx.must(change, otherwise);
+  const changed: OrderRecord = { ...order, ...changes };
   tx.changed({ kind: "order", id: order.order_id, version: changed.version });
-  const schema = eventOf[to];
   if (schema !== undefined) {
     append(tx, schema as unknown as EventSchema, changed);
   }
   return changed;
 }
 
+/** When the job looks after an order: when it is due, or when whoever drives its saga may have died. */
+function watchTimeOf(state: State, dueTime: number | null, now: number): number | null {
+  return dueTime ?? (motionStates.includes(state) ? now + LEASE_MS : null);
+}
+
 function append(tx: OrderTransaction, schema: EventSchema, order: OrderRecord): void {
   const { shipTo: _, ...message } = orderMessage(order, "operator");
-  tx.append({ aggregateType: "order", aggregateId: order.order_id, schema, message: { order: message } });
+  tx.append({
+    aggregateType: "order",
+    aggregateId: order.order_id,
+    schema,
+    message: { order: message },
+    sequence: order.event_sequence,
+  });
 }
 
 /** The order as a viewer may see it: the address is the buyer's, and the seller's while there is a parcel to send or follow. */

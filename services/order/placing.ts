@@ -7,11 +7,12 @@ import { fail, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { OrderTransaction } from "./entities.ts";
 import { ADDRESS_NOT_FOUND } from "./errors.ts";
-import { LEASE_MS, leaseColumns, type StepRow, writeStep } from "./lease.ts";
+import { leaseColumns, writeStep } from "./lease.ts";
 import { insertOrder } from "./orders.ts";
 import { FIRST_STEP } from "./purchase.ts";
 import { type Quote, quote } from "./quote.ts";
-import { type Lease, SAGA_JOB } from "./saga.ts";
+import type { Lease } from "./saga.ts";
+import type { StepRecord } from "./steps.ts";
 import { addWaiting } from "./waiting.ts";
 
 /** What a buyer and a seller agree on, before anything is written. */
@@ -43,21 +44,12 @@ export function placements(clients: Clients) {
       return { quote: quote(accountOf(call), request.lines, listings), address, paymentMethodToken };
     },
 
-    /** Writes the order, the first step of its saga as begun, and the job that drives it should this process die. */
+    /** Writes the order with the first step of its saga as begun, and when to look after it should this process die. */
     async insert(tx: OrderTransaction, requestKey: string, agreed: Agreed, call: Call): Promise<Started> {
       const orderId = newId();
       const owner = newId();
       const { recipient, lines, city, region, postalCode, countryCode } = agreed.address;
-      const order = await insertOrder(tx, {
-        orderId,
-        buyerId: accountOf(call),
-        quote: agreed.quote,
-        shipTo: { recipient, lines, city, region, postalCode, countryCode },
-        paymentMethodToken: agreed.paymentMethodToken,
-        lease: leaseColumns(tx, { owner }),
-      });
-      const step: StepRow = {
-        order_id: orderId,
+      const step: StepRecord = {
         step: FIRST_STEP,
         state: "started",
         attempts: 1,
@@ -65,12 +57,19 @@ export function placements(clients: Clients) {
         reason: "",
         start_time: tx.now,
         update_time: tx.now,
-        stored: false,
       };
-      await tx.later(writeStep(tx, step));
+      const order = await insertOrder(tx, {
+        orderId,
+        buyerId: accountOf(call),
+        quote: agreed.quote,
+        shipTo: { recipient, lines, city, region, postalCode, countryCode },
+        paymentMethodToken: agreed.paymentMethodToken,
+        lease: leaseColumns(tx, { owner }),
+        saga: null,
+      });
+      await tx.later(writeStep(tx, orderId, step, { stored: false }));
       await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
-      tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
-      return { orderId, lease: { owner, fresh: { order, step: { ...step, stored: true } } } };
+      return { orderId, lease: { owner, fresh: { order, step } } };
     },
   };
 }

@@ -120,6 +120,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   await saga.step(FIRST_STEP, {
     result: ReserveResponseSchema,
+    keep: false,
     refusals: reserveRefusals,
     run: ({ requestId, timeoutMs }) => {
       const lines = order.lines.map((line) => ({ listingId: line.listing_id, units: line.units }));
@@ -164,6 +165,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
   // Has no undo of its own: what takes an authorization back also gives back what was captured of it.
   await saga.step("capture", {
     result: CapturePaymentResponseSchema,
+    keep: false,
     refusals: captureRefusals,
     unless: () => (order.reservation_expire_time - clock.now() < CAPTURE_MARGIN_MS ? RESERVATION_EXPIRED : undefined),
     run: ({ requestId, timeoutMs }) => payment.capturePayment({ requestId, paymentId }, { timeoutMs }),
@@ -171,6 +173,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   await saga.step("commit", {
     result: CommitReservationResponseSchema,
+    keep: false,
     refusals: commitRefusals,
     run: ({ requestId, timeoutMs }) => inventory.commitReservation({ requestId, reservationId }, { timeoutMs }),
   });
@@ -183,6 +186,7 @@ async function complete(saga: Saga, moving: Moving, { payment }: Neighbours): Pr
   const paymentId = moving.order.payment_id;
   await saga.step("release-escrow", {
     result: ReleaseEscrowResponseSchema,
+    keep: false,
     run: ({ requestId, timeoutMs }) => payment.releaseEscrow({ requestId, paymentId }, { timeoutMs }),
   });
   await saga.settle((tx) => moving.move(tx, "COMPLETED"));
@@ -253,11 +257,8 @@ function moving(start: OrderRecord): Moving {
       return order;
     },
     async move(tx, to, set, error) {
+      // Whoever changes the state of an order under way also takes its lease, and that is looked at before.
       const next = await changeState(tx, order, to, set);
-      if (next === undefined) {
-        // Whoever changes the state of an order under way also takes its lease, and that was checked just before.
-        throw new Error(`the order ${order.order_id} is not ${order.state} any more, though its lease is held.`);
-      }
       await settleWaiting(tx, next, error);
       tx.afterCommit(() => {
         order = next;

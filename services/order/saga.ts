@@ -1,12 +1,12 @@
 import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import { acquireLease, fence, readSteps, type StepRow, writeStep } from "./lease.ts";
+import { acquireLease, fence, writeStep } from "./lease.ts";
 import type { OrderRecord } from "./orders.ts";
+import { readSteps, type StepRecord, writeSteps } from "./steps.ts";
 
 /** The job that drives the saga of an order which nobody drives. Its key is the order's id. */
 export const SAGA_JOB = "order.saga";
@@ -28,11 +28,13 @@ export interface StepCall {
 export interface Step<R extends DescMessage> {
   /** The schema of the answer, which is kept. */
   readonly result: R;
+  /** False: nobody reads the answer, so that it is not kept, and a later run gets an empty one. */
+  readonly keep?: false;
   /** The command. */
   readonly run: (call: StepCall) => Promise<MessageShape<R>>;
   /**
-   * Takes it back, whether it took effect, did not, or will arrive late; repeated until it succeeds. Recorded by the same row as
-   * the step, that is: before the step is tried.
+   * Takes it back, whether it took effect, did not, or will arrive late; repeated until it succeeds. Recorded with the step, that is:
+   * before the step is tried.
    */
   readonly undo?: (call: StepCall) => Promise<unknown>;
   /** The neighbour's reasons that mean "no, and nothing happened", each with the reason that the buyer gets. Any other error is tried again. */
@@ -89,7 +91,9 @@ export interface SagaOptions {
 export interface Lease {
   readonly owner: string;
   /** The order and the first step of its saga, when that transaction wrote both as well: nobody else has changed them since. */
-  readonly fresh?: { readonly order: OrderRecord; readonly step: StepRow };
+  readonly fresh?: { readonly order: OrderRecord; readonly step: StepRecord };
+  /** Whether it planned the job: the order's own watch does not come soon enough in the state it is in. */
+  readonly job?: true;
 }
 
 /** Runs sagas. Any number of processes may; one at a time drives an order. */
@@ -119,12 +123,13 @@ class Refused extends Error {
 }
 
 /**
- * The engine of durable execution. A saga is one straight function. Each remote command in it is a step: a row that is written before the command
+ * The engine of durable execution. A saga is one straight function. Each remote command in it is a step: a record that is written before the command
  * is tried and again with its outcome. When the process dies, the function runs again from its start, and steps that are done answer from their
- * rows. When a step is refused the undos of all steps begun run in reverse; after a crash they are found by running the function once more
+ * records. When a step is refused the undos of all steps begun run in reverse; after a crash they are found by running the function once more
  * without trying anything new.
  *
- * Every write first renews the lease on the order's row by a conditional update; a runner that lost it writes nothing.
+ * The records stand in the order's row beside the lease, so that one conditional update writes a step's outcome and the next one as begun; a runner that lost the
+ * lease writes nothing.
  */
 export function createSagas(options: SagaOptions): Sagas {
   return {
@@ -140,7 +145,7 @@ export function createSagas(options: SagaOptions): Sagas {
 }
 
 interface Undo {
-  readonly row: StepRow;
+  readonly row: StepRecord;
   readonly run: (call: StepCall) => Promise<unknown>;
 }
 
@@ -150,22 +155,28 @@ class Run implements Saga {
   readonly #orderId: string;
   readonly #owner: string;
   readonly #inline: boolean;
+  /** Whether a job may be planned, which the end takes back. */
+  readonly #planned: boolean;
   readonly #fresh: Lease["fresh"];
   readonly #undos: Undo[] = [];
   /** Outcomes that the next write takes along; a crash before it repeats the step under the same request_id. */
-  readonly #unwritten = new Set<StepRow>();
-  #steps = new Map<string, StepRow>();
+  readonly #unwritten = new Set<StepRecord>();
+  #steps = new Map<string, StepRecord>();
+  /** Whether the steps stand in the order's row; else these have rows of their own. */
+  #inRow = false;
+  readonly #stored = new Set<StepRecord>();
   #back = false;
   /** Whether this run brought a step to its end: then the next failure is another step's first, not this job's next. */
   #advanced = false;
   /** The step being tried, for the record of its failure. */
-  #current: StepRow | undefined;
+  #current: StepRecord | undefined;
 
   constructor(options: SagaOptions, orderId: string, owner: string, lease: Lease | undefined) {
     this.#options = options;
     this.#orderId = orderId;
     this.#owner = owner;
     this.#inline = lease !== undefined;
+    this.#planned = lease === undefined || lease.job === true;
     this.#fresh = lease?.fresh;
   }
 
@@ -174,17 +185,28 @@ class Run implements Saga {
     try {
       course = await this.#options.course(this.#orderId, this.#fresh?.order);
       if (course === undefined) {
-        await this.#write(async () => {}, { last: true });
+        await this.#write(undefined, { last: true });
         return;
       }
-      const { step } = this.#fresh ?? {};
-      this.#steps = step ? new Map([[step.step, step]]) : await readSteps(this.#options.database, this.#orderId);
+      await this.#load();
       this.#back = course.direction === "back";
       await this.#follow(course);
     } catch (error) {
       if (!(error instanceof LeaseLost)) {
         await this.#delay(course, error);
       }
+    }
+  }
+
+  async #load(): Promise<void> {
+    const { order, step } = this.#fresh ?? {};
+    const read = step
+      ? { steps: new Map([[step.step, step]]), inRow: order?.saga != null }
+      : await readSteps(this.#options.database.sql, this.#orderId);
+    this.#steps = read.steps;
+    this.#inRow = read.inRow;
+    for (const row of this.#steps.values()) {
+      this.#stored.add(row);
     }
   }
 
@@ -236,16 +258,17 @@ class Run implements Saga {
       }
     }
     if (this.#back || known?.state === "done") {
-      return this.#recorded(known as StepRow, step);
+      return this.#recorded(known as StepRecord, step);
     }
     const row = await this.#begin(name, known);
     this.#remember(row, step);
     const result = await this.#try(row, step);
-    this.#record(row, { state: "done", reason: "", result: toBinary(step.result, result) });
+    const kept = step.keep === false ? new Uint8Array() : toBinary(step.result, result);
+    this.#record(row, { state: "done", reason: "", result: kept });
     return result;
   }
 
-  #recorded<R extends DescMessage>(row: StepRow, step: Step<R>): MessageShape<R> {
+  #recorded<R extends DescMessage>(row: StepRecord, step: Step<R>): MessageShape<R> {
     if (row.state !== "failed") {
       this.#remember(row, step);
     }
@@ -255,7 +278,7 @@ class Run implements Saga {
     return fromBinary(step.result, row.result);
   }
 
-  #remember<R extends DescMessage>(row: StepRow, step: Step<R>): void {
+  #remember<R extends DescMessage>(row: StepRecord, step: Step<R>): void {
     if (step.undo !== undefined) {
       this.#undos.push({ row, run: step.undo });
     }
@@ -297,20 +320,19 @@ class Run implements Saga {
   }
 
   /** Records that a step is about to be tried. */
-  async #begin(name: string, known: StepRow | undefined): Promise<StepRow> {
+  async #begin(name: string, known: StepRecord | undefined): Promise<StepRecord> {
     if (known !== undefined && known === this.#fresh?.step && known.attempts === 1) {
       return known;
     }
     const row = known ?? this.#newStep(name, 0);
     this.#record(row, { state: "started", attempts: row.attempts + 1 });
-    await this.#write(async () => {});
+    await this.#write();
     return row;
   }
 
-  #newStep(step: string, attempts: number): StepRow {
+  #newStep(step: string, attempts: number): StepRecord {
     const now = this.#options.database.clock.now();
-    const row: StepRow = {
-      order_id: this.#orderId,
+    const row: StepRecord = {
       step,
       state: "started",
       attempts,
@@ -318,13 +340,12 @@ class Run implements Saga {
       reason: "",
       start_time: now,
       update_time: now,
-      stored: false,
     };
     this.#steps.set(step, row);
     return row;
   }
 
-  async #try<R extends DescMessage>(row: StepRow, step: Pick<Step<R>, "run" | "refusals">): Promise<MessageShape<R>> {
+  async #try<R extends DescMessage>(row: StepRecord, step: Pick<Step<R>, "run" | "refusals">): Promise<MessageShape<R>> {
     this.#current = row;
     let result: MessageShape<R>;
     try {
@@ -353,7 +374,7 @@ class Run implements Saga {
     return { requestId: `${this.#orderId}/${suffix}`, attempt, timeoutMs: STEP_TIMEOUT_MS };
   }
 
-  #record(row: StepRow, change: Partial<StepRow>): void {
+  #record(row: StepRecord, change: Partial<StepRecord>): void {
     Object.assign(row, change, { update_time: this.#options.database.clock.now() });
     this.#unwritten.add(row);
   }
@@ -363,23 +384,21 @@ class Run implements Saga {
    * back unless the saga goes on `later`, or at once and from its start: `again`.
    */
   async #write(
-    change: (tx: OrderTransaction) => Promise<unknown>,
+    change?: (tx: OrderTransaction) => Promise<unknown>,
     { last = false, later = false, again = () => false }: { last?: boolean; later?: boolean; again?: () => boolean } = {},
   ): Promise<void> {
     const rows = [...this.#unwritten];
     const write = () =>
       this.#options.database.transaction(async (tx) => {
-        const held = fence(tx, this.#orderId, this.#owner, { release: last });
-        const [{ changed }] = await tx.together(held, ...rows.map((row) => writeStep(tx, row))).catch((error: unknown) => {
-          throw isUniqueViolation(error) ? new StepThere() : error;
-        });
-        if (changed !== 1n) {
-          throw new LeaseLost();
+        const saga = this.#inRow ? writeSteps(this.#steps.values()) : undefined;
+        await tx.must(fence(tx, this.#orderId, this.#owner, { release: last, saga }), () => new LeaseLost());
+        for (const row of this.#inRow ? [] : rows) {
+          await tx.must(writeStep(tx, this.#orderId, row, { stored: this.#stored.has(row) }), () => new StepThere());
         }
-        await change(tx);
+        await change?.(tx);
         if (again()) {
           tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
-        } else if (last && !later) {
+        } else if (last && !later && this.#planned) {
           tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
         }
       });
@@ -389,12 +408,12 @@ class Run implements Saga {
       }
       // By who took the order over, or by our own write before this, whose commit we did not hear of. The lease tells which.
       for (const row of rows) {
-        row.stored = true;
+        this.#stored.add(row);
       }
       return write();
     });
     for (const row of rows) {
-      row.stored = true;
+      this.#stored.add(row);
       this.#unwritten.delete(row);
     }
   }
@@ -432,7 +451,13 @@ class Run implements Saga {
 }
 
 /** What the job's dead letter will say: everything a person needs to find out why the saga does not go on. */
-function stuck(orderId: string, step: StepRow | undefined, course: Course | undefined, why: string, error: unknown): ConnectError {
+function stuck(
+  orderId: string,
+  step: StepRecord | undefined,
+  course: Course | undefined,
+  why: string,
+  error: unknown,
+): ConnectError {
   const at = step === undefined ? "before its first step" : `at step "${step.step}" (${step.state}, ${step.attempts} attempts)`;
   const detail = error instanceof Error ? error.message : String(error);
   const facts = course === undefined ? "" : `, going ${course.direction}; ${course.describe()}`;

@@ -98,6 +98,7 @@ export function order({ database, clients, pages, log, watch = {} }: OrderDepend
               throw stateConflict(found.order);
             }
             await wait(tx, requestKey, "continue", found);
+            tx.schedule({ kind: SAGA_JOB, key: found.order.order_id, dueTime: tx.now + LEASE_MS });
             return takeLease(tx, found.order);
           });
         },
@@ -204,7 +205,7 @@ async function load(tx: OrderTransaction, orderId: string, call: Call, allowed: 
   return viewerIn(await lockOrder(tx, orderId), call, allowed);
 }
 
-/** The caller waits for the saga; should this process die, the job gets it its answer. */
+/** The caller waits for the saga; should this process die, who goes on with that gets it its answer. */
 async function wait(
   tx: OrderTransaction,
   requestKey: string,
@@ -213,16 +214,14 @@ async function wait(
 ): Promise<void> {
   const orderId = found.order.order_id;
   await addWaiting(tx, { requestKey, orderId, command, viewer: found.viewer });
-  tx.schedule({ kind: SAGA_JOB, key: orderId, dueTime: tx.now + LEASE_MS });
 }
 
 /** Moves an order on, or refuses what its state does not allow. */
 async function advance(tx: OrderTransaction, order: OrderRecord, to: State, set: OrderChanges): Promise<OrderRecord> {
-  const changed = transitions[order.state].includes(to) ? await changeState(tx, order, to, set) : undefined;
-  if (changed === undefined) {
+  if (!transitions[order.state].includes(to)) {
     throw stateConflict(order);
   }
-  return changed;
+  return changeState(tx, order, to, set, () => stateConflict(order));
 }
 
 /** Turns the saga of an order to another course: whoever drives it loses the lease, and with it the right to write. */
@@ -237,7 +236,7 @@ async function takeLease(tx: OrderTransaction, order: OrderRecord): Promise<Star
   if (order.lease_owner !== null && (order.lease_expire_time ?? 0) > tx.now) {
     return undefined;
   }
-  const lease = { owner: newId() };
+  const lease = { owner: newId(), job: true } as const;
   await tx.sql.updateTable("orders").set(leaseColumns(tx, lease)).where("order_id", "=", order.order_id).execute();
   return { orderId: order.order_id, lease };
 }

@@ -73,7 +73,7 @@ export function stateConflict(order: OrderRecord): ConnectError {
   return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
 }
 
-/** Answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */
+/** Under the order's lock, which keeps them waiting: answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */
 async function answer(
   tx: OrderTransaction,
   order: OrderRecord,
@@ -99,9 +99,9 @@ async function answer(
       continue;
     }
     if (error === undefined) {
-      tx.answer(request_key, responseOf[command], { order: orderMessage(order, viewer) });
+      tx.answer(request_key, responseOf[command], { order: orderMessage(order, viewer) }, "surely");
     } else {
-      tx.answerError(request_key, error);
+      tx.answerError(request_key, error, "surely");
     }
   }
   if (waiting.length > 0) {

@@ -26,16 +26,7 @@ import {
 } from "./errors.ts";
 import { type Schedule, scheduleAt } from "./fees.ts";
 import { msOf, paymentMessage } from "./messages.ts";
-import {
-  beginStep,
-  changePayment,
-  dropPayment,
-  findPayment,
-  insertPayment,
-  isTombstone,
-  RESOLVE_AFTER_MS,
-  RESOLVE_JOB,
-} from "./payments.ts";
+import { beginStep, changePayment, dropPayment, findPayment, insertPayment, isTombstone, RESOLVE_AFTER_MS } from "./payments.ts";
 import type { Step } from "./states.ts";
 
 /** The most that one payment may come to, in minor units: what Money allows. */
@@ -124,6 +115,7 @@ async function insertObligation(tx: PaymentTransaction, requestKey: string, obli
     amount_minor: obligation.amountMinor,
     payment_method_token: request.paymentMethodToken,
     content_hash: obligation.contentHash,
+    watch_time: tx.now + RESOLVE_AFTER_MS,
   };
   await insertPayment(
     tx,
@@ -136,7 +128,6 @@ async function insertObligation(tx: PaymentTransaction, requestKey: string, obli
       listing_time: line.listingTime,
     })),
   );
-  tx.schedule({ kind: RESOLVE_JOB, key: paymentId, dueTime: tx.now + RESOLVE_AFTER_MS });
   return row;
 }
 
@@ -162,6 +153,8 @@ function blankPayment(tx: PaymentTransaction, paymentId: string): PaymentRow {
     create_time: tx.now,
     update_time: tx.now,
     version: 1,
+    event_sequence: null,
+    watch_time: null,
   };
 }
 
@@ -314,7 +307,6 @@ async function join(
     return { kind: "ask" };
   }
   // The job that looked after the step may have used up its attempts.
-  tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + RESOLVE_AFTER_MS });
-  await changePayment(tx, row, { request_key: requestKey });
+  await changePayment(tx, row, { request_key: requestKey, watch_time: tx.now + RESOLVE_AFTER_MS });
   return { kind: "begun", fresh: undefined };
 }

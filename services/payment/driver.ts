@@ -112,7 +112,11 @@ class OpenDriver implements Driver {
     this.#processor = processor;
     this.#log = log;
     this.jobs = [
-      { kind: RESOLVE_JOB, run: ({ key }) => this.#resolve(key) },
+      {
+        kind: RESOLVE_JOB,
+        watches: { table: "payment", key: "payment_id", time: "watch_time" },
+        run: ({ key }) => this.#resolve(key),
+      },
       { kind: EXPIRE_JOB, run: ({ key }) => this.#expire(key) },
     ];
   }
@@ -267,7 +271,7 @@ class OpenDriver implements Driver {
     switch (outcome.step) {
       case "AUTHORIZE":
         if (row.step === "" && outcome.result.state === "confirm") {
-          return; // Nothing is new. The job is not ours to take back: a void may have begun meanwhile.
+          return;
         }
         await recordAuthorization(tx, row, outcome.result);
         break;
@@ -291,12 +295,16 @@ class OpenDriver implements Driver {
         answerWaiter(tx, row, await recordDropped(tx, row));
         break;
     }
-    tx.unschedule({ kind: RESOLVE_JOB, key: row.payment_id });
   }
 
-  /** The job: asks until the outcome is known, however long that takes. */
+  /** The job: asks until the outcome is known, however long that takes; where nothing is to be asked it is the authorization's time that has come. */
   async #resolve(paymentId: string): Promise<void> {
     try {
+      const row = await findPayment(this.#database.sql, paymentId);
+      if (row?.step === "") {
+        await this.#expire(paymentId);
+        return;
+      }
       if (!(await this.#drive(paymentId, undefined))) {
         await this.#askLater(paymentId, (_row, now) => now + ASK_AGAIN_MS);
       }

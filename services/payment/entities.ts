@@ -106,6 +106,10 @@ const PaymentSchema = defineEntity({
     createTime: p.bigint("number"),
     updateTime: p.bigint("number"),
     version: p.bigint("number"),
+    /** The number of its last event; null where `sequence` has it. */
+    eventSequence: p.bigint("number").nullable(),
+    /** When the job `payment.resolve` is to look after it; null when nobody is, or when that job is planned. */
+    watchTime: p.bigint("number").nullable(),
   },
 });
 export class Payment extends PaymentSchema.class {}

@@ -1,5 +1,5 @@
 import type { Kysely } from "kysely";
-import type { PaymentTables } from "./entities.ts";
+import type { PaymentDatabase, PaymentTables } from "./entities.ts";
 import type { Schedule } from "./fees.ts";
 
 /** All fee schedules, oldest first: there are few, and none is ever changed. */
@@ -29,4 +29,21 @@ export async function readSchedules(
     }
   }
   return [...schedules.values()];
+}
+
+/** How long schedules are remembered: none is ever changed, and a new one is known long before it is in force. */
+const REMEMBERED_MS = 60_000;
+
+/** All fee schedules, read again when a minute has passed. */
+export function rememberedSchedules(database: PaymentDatabase): () => Promise<Schedule[]> {
+  let known: Schedule[] = [];
+  let until = Number.NEGATIVE_INFINITY;
+  return async () => {
+    const now = database.clock.now();
+    if (now >= until) {
+      known = await readSchedules(database.sql);
+      until = now + REMEMBERED_MS;
+    }
+    return known;
+  };
 }

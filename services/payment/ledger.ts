@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import type { Compilable } from "kysely";
-import type { Outcome } from "#runtime/database/batch.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentTransaction } from "./entities.ts";
 import {
@@ -128,7 +127,7 @@ type EndedTransfer = Omit<NewTransfer, "state" | "requestId">;
  * Records transfers, all or none, and changes their accounts: each account by one conditional update, in the order of their names,
  * so that two transactions never wait for each other.
  *
- * @throws NotCovered when a seller or escrow would be debited more than it holds; nothing may be kept of the transaction then.
+ * The transaction fails with NotCovered when a seller or escrow would be debited more than it holds.
  */
 export async function recordTransfers(tx: PaymentTransaction, transfers: readonly NewTransfer[]): Promise<void> {
   const changes = new Changes();
@@ -169,49 +168,16 @@ export async function recordTransfers(tx: PaymentTransaction, transfers: readonl
 
 type End = Exclude<TransferStateName, "PENDING">;
 
-/** Ends a pending transfer: posts it, or lets it count no more. Throws when it is not pending: it has exactly one end. */
-export async function endTransfer(tx: PaymentTransaction, transferId: string, end: End): Promise<void> {
-  const row = await tx.sql
-    .selectFrom("ledger_transfer")
-    .selectAll()
-    .where("transfer_id", "=", transferId)
-    .executeTakeFirstOrThrow();
-  const transfer: EndedTransfer = {
-    transferId,
-    kind: row.kind,
-    debitAccountId: row.debit_account_id,
-    creditAccountId: row.credit_account_id,
-    currencyCode: row.currency_code,
-    amountMinor: row.amount_minor,
-    orderId: row.order_id,
-    paymentId: row.payment_id,
-    payoutId: row.payout_id,
-  };
-  const [ended] = await tx.together(endQuery(tx, transferId, end));
-  await applyEnd(tx, transfer, end, ended);
-}
-
-/** The statement that decides which of several ends a transfer has; `applyEnd` follows it. For who sends it together with another one. */
-export function endQuery(tx: PaymentTransaction, transferId: string, end: End): Compilable<unknown> {
+/** Ends a pending transfer: posts it, or lets it count no more. The transaction fails when it is not pending: it has exactly one end. */
+export async function endTransfer(tx: PaymentTransaction, transfer: EndedTransfer, end: End): Promise<void> {
   assertTransition(transferTransitions, "PENDING", end);
-  return tx.sql
+  const { transferId, amountMinor, currencyCode } = transfer;
+  const ending = tx.sql
     .updateTable("ledger_transfer")
     .set({ state: end, end_time: tx.now })
     .where("transfer_id", "=", transferId)
     .where("state", "=", "PENDING");
-}
-
-/** Changes the accounts of a transfer that `endQuery` ended. Nothing in a transfer ever changes, so who made it need not read it. */
-export async function applyEnd(
-  tx: PaymentTransaction,
-  transfer: EndedTransfer,
-  end: End,
-  ended: Outcome<unknown> | undefined,
-): Promise<void> {
-  const { transferId, amountMinor, currencyCode } = transfer;
-  if (ended?.changed !== 1n) {
-    throw new Error(`the transfer ${transferId} is not pending and cannot be ${end}.`);
-  }
+  await tx.must(ending, () => new Error(`the transfer ${transferId} is not pending and cannot be ${end}.`));
   const changes = new Changes();
   const debit = changes.of(transfer.debitAccountId, currencyCode);
   const credit = changes.of(transfer.creditAccountId, currencyCode);
@@ -227,6 +193,26 @@ export async function applyEnd(
   await changes.apply(tx);
 }
 
+/** A pending transfer as it was recorded. */
+export async function readTransfer(tx: PaymentTransaction, transferId: string): Promise<EndedTransfer> {
+  const row = await tx.sql
+    .selectFrom("ledger_transfer")
+    .selectAll()
+    .where("transfer_id", "=", transferId)
+    .executeTakeFirstOrThrow();
+  return {
+    transferId,
+    kind: row.kind,
+    debitAccountId: row.debit_account_id,
+    creditAccountId: row.credit_account_id,
+    currencyCode: row.currency_code,
+    amountMinor: row.amount_minor,
+    orderId: row.order_id,
+    paymentId: row.payment_id,
+    payoutId: row.payout_id,
+  };
+}
+
 class Changes {
   readonly #byAccount = new Map<string, AccountChange>();
 
@@ -239,15 +225,14 @@ class Changes {
     return change;
   }
 
-  /** Changes the accounts, in the order of their names, and then runs what is `behind`, in one round trip. */
+  /** Changes the accounts, in the order of their names, and then runs what is `behind`. */
   async apply(tx: PaymentTransaction, ...behind: readonly Compilable<unknown>[]): Promise<void> {
     const sorted = [...this.#byAccount].sort(([a], [b]) => (a < b ? -1 : 1));
-    const changing = sorted.map(([id, change]) => changeAccount(tx, id, change, keepsStatement(id) ? change.entries.length : 0));
-    const outcomes = await tx.together(...changing, ...behind);
-    const refused = sorted.find((_, index) => outcomes[index]?.changed !== 1n);
-    if (refused !== undefined) {
-      throw new NotCovered(refused[0]);
+    for (const [id, change] of sorted) {
+      const entries = keepsStatement(id) ? change.entries.length : 0;
+      await tx.must(changeAccount(tx, id, change, entries), () => new NotCovered(id));
     }
+    await tx.later(...behind);
     for (const [id, change] of sorted) {
       if (keepsStatement(id) && change.entries.length > 0) {
         await writeEntries(tx, id, change);

@@ -8,28 +8,17 @@ import {
   PaymentRefundedSchema,
   PaymentVoidedSchema,
 } from "#gen/marketplace/payment/v1/events_pb.ts";
-import type { Outcome } from "#runtime/database/batch.ts";
-import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentLineRow, PaymentRow, PaymentTransaction } from "./entities.ts";
 import { feeOf, type Schedule, scheduleAt } from "./fees.ts";
-import {
-  applyEnd,
-  endQuery,
-  endTransfer,
-  type NewTransfer,
-  openSellerAccount,
-  platformAccount,
-  recordTransfers,
-  transferIdOf,
-} from "./ledger.ts";
+import { endTransfer, type NewTransfer, openSellerAccount, platformAccount, recordTransfers, transferIdOf } from "./ledger.ts";
 import { paymentMessage } from "./messages.ts";
 import { assertTransition, type PaymentStateName, paymentTransitions, type Step, stepsOf } from "./states.ts";
 
 /** How long an authorization holds. The processor drops it about then, too. */
 export const AUTHORIZATION_MS = 7 * 24 * 3600 * 1000;
-/** The job that finds out what became of a step whose answer is not recorded; its key is the payment. */
+/** The job that looks after a payment: finds out what became of a step whose answer is not recorded, or ends an authorization. Its key is the payment. */
 export const RESOLVE_JOB = "payment.resolve";
-/** The job that ends an authorization which was not captured in time; its key is the payment. */
+/** The job of older programs for what RESOLVE_JOB does by now: it ends an authorization that was not captured in time. */
 export const EXPIRE_JOB = "payment.expire";
 /** When a step that has begun is looked after by the job: its own process is through with it or dead by then. */
 export const RESOLVE_AFTER_MS = 20_000;
@@ -50,6 +39,7 @@ export type PaymentChange = Partial<
     | "confirmation_url"
     | "decline_reason"
     | "authorization_expire_time"
+    | "watch_time"
   >
 >;
 
@@ -71,30 +61,26 @@ export function isTombstone(row: Pick<PaymentRow, "order_id">): boolean {
   return row.order_id === "";
 }
 
-/** Inserts a payment. The primary key decides between two that do. Throws Stale when it was there first. */
+/** Inserts a payment. The primary key decides between two that do: the transaction fails with Stale when it was there first. */
 export async function insertPayment(tx: PaymentTransaction, row: PaymentRow, lines: readonly PaymentLineRow[]): Promise<void> {
-  const payment = tx.sql.insertInto("payment").values(row);
-  const rest = lines.length === 0 ? [] : [tx.sql.insertInto("payment_line").values([...lines])];
-  try {
-    await tx.together(payment, ...rest);
-  } catch (error) {
-    throw isUniqueViolation(error) ? new Stale() : error;
+  await tx.must(tx.sql.insertInto("payment").values(row), () => new Stale());
+  if (lines.length > 0) {
+    await tx.later(tx.sql.insertInto("payment_line").values([...lines]));
   }
 }
 
 /**
- * Changes a payment that is still as it was read: state, step and version decide. Gives the row as it is now.
- *
- * @throws Stale when another transaction was first.
+ * Changes a payment that is still as it was read, and tells `event`: state, step and version decide. Gives the row as it then is; the transaction fails with
+ * Stale when another one was first.
  */
-export async function changePayment(tx: PaymentTransaction, row: PaymentRow, change: PaymentChange): Promise<PaymentRow> {
-  const { query, next } = changeQuery(tx, row, change);
-  requireChanged(await tx.together(query));
-  return next;
-}
-
-/** The statement of `changePayment`, and the row as it leaves it; `requireChanged` looks at its outcome. */
-function changeQuery(tx: PaymentTransaction, row: PaymentRow, change: PaymentChange) {
+export async function changePayment(
+  tx: PaymentTransaction,
+  row: PaymentRow,
+  given: PaymentChange,
+  event?: DescMessage,
+): Promise<PaymentRow> {
+  const counts = event !== undefined && row.event_sequence != null;
+  const change = { ...given, ...(counts ? { event_sequence: (row.event_sequence as number) + 1 } : {}) };
   const next: PaymentRow = { ...row, ...change, update_time: tx.now, version: row.version + 1 };
   if (next.state !== row.state) {
     assertTransition<PaymentStateName>(paymentTransitions, row.state, next.state);
@@ -109,43 +95,35 @@ function changeQuery(tx: PaymentTransaction, row: PaymentRow, change: PaymentCha
     .where("state", "=", row.state)
     .where("step", "=", row.step)
     .where("version", "=", row.version);
-  return { query, next };
-}
-
-function requireChanged([changed]: readonly Outcome<unknown>[]): void {
-  if (changed?.changed !== 1n) {
-    throw new Stale();
+  await tx.must(query, () => new Stale());
+  if (event !== undefined) {
+    tell(tx, event, next);
   }
+  return next;
 }
 
-/** Records that the processor is about to be asked, and the job that looks after it if this process dies. */
+/** Records that the processor is about to be asked, and when the job looks after it if this process dies. */
 export async function beginStep(
   tx: PaymentTransaction,
   row: PaymentRow,
   step: Exclude<Step, "">,
   command: { requestId: string; requestKey: string | null },
   change: PaymentChange = {},
+  event?: DescMessage,
 ): Promise<PaymentRow> {
-  tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + RESOLVE_AFTER_MS });
-  return changePayment(tx, row, {
-    ...change,
-    step,
-    step_time: tx.now,
-    step_request_id: command.requestId,
-    request_key: command.requestKey,
-  });
+  const begun = { step, step_time: tx.now, step_request_id: command.requestId, request_key: command.requestKey };
+  return changePayment(tx, row, { ...change, ...begun, watch_time: tx.now + RESOLVE_AFTER_MS }, event);
 }
 
-const ENDED_STEP = { step: "", request_key: null } as const;
+const ENDED_STEP = { step: "", request_key: null, watch_time: null } as const;
 
 /** The processor promised the money: a pending transfer into escrow, until it is captured or runs out. */
 export async function recordAuthorized(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
   const expireTime = tx.now + AUTHORIZATION_MS;
   const change = { state: "AUTHORIZED", confirmation_url: "", authorization_expire_time: expireTime } as const;
-  const next = await changePayment(tx, row, { ...ENDED_STEP, ...change });
+  const ended = { ...ENDED_STEP, ...change, watch_time: expireTime };
+  const next = await changePayment(tx, row, ended, PaymentAuthorizedSchema);
   await recordTransfers(tx, [{ ...intoEscrow(row), state: "PENDING" }]);
-  tx.schedule({ kind: EXPIRE_JOB, key: row.payment_id, dueTime: expireTime });
-  tell(tx, PaymentAuthorizedSchema, next);
   return next;
 }
 
@@ -155,32 +133,22 @@ export function recordAwaitingConfirmation(tx: PaymentTransaction, row: PaymentR
 }
 
 /** The processor refused. */
-export async function recordDeclined(tx: PaymentTransaction, row: PaymentRow, declineReason: string): Promise<PaymentRow> {
-  const next = await changePayment(tx, row, {
-    ...ENDED_STEP,
-    state: "DECLINED",
-    confirmation_url: "",
-    decline_reason: declineReason,
-  });
-  tell(tx, PaymentDeclinedSchema, next);
-  return next;
+export function recordDeclined(tx: PaymentTransaction, row: PaymentRow, declineReason: string): Promise<PaymentRow> {
+  const change = { state: "DECLINED", confirmation_url: "", decline_reason: declineReason } as const;
+  return changePayment(tx, row, { ...ENDED_STEP, ...change }, PaymentDeclinedSchema);
 }
 
 /** The processor took the money: the pending transfer is posted. */
 export async function recordCaptured(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
-  const transfer = intoEscrow(row);
-  const { query, next } = changeQuery(tx, row, { ...ENDED_STEP, state: "CAPTURED" });
-  const [changed, ended] = await tx.together(query, endQuery(tx, transfer.transferId, "POSTED"));
-  requireChanged([changed]);
-  await applyEnd(tx, transfer, "POSTED", ended);
-  tx.unschedule({ kind: EXPIRE_JOB, key: row.payment_id });
-  tell(tx, PaymentCapturedSchema, next);
+  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "CAPTURED" }, PaymentCapturedSchema);
+  // As it was made: nothing in a transfer ever changes but its end.
+  await endTransfer(tx, intoEscrow(row), "POSTED");
   return next;
 }
 
 /** The processor gave the money back. */
 export async function recordRefunded(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
-  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "REFUNDED" });
+  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "REFUNDED" }, PaymentRefundedSchema);
   await recordTransfers(tx, [
     {
       ...intoEscrow(row),
@@ -191,7 +159,6 @@ export async function recordRefunded(tx: PaymentTransaction, row: PaymentRow): P
       creditAccountId: platformAccount("PROCESSOR", row.currency_code, row.order_id),
     },
   ]);
-  tell(tx, PaymentRefundedSchema, next);
   return next;
 }
 
@@ -205,24 +172,22 @@ export async function dropPayment(
   to: "VOIDED" | "EXPIRED",
   command: { requestId: string; requestKey: string | null },
 ): Promise<PaymentRow> {
-  const next = await beginStep(tx, row, "VOID", command, { state: to, confirmation_url: "" });
+  const event = to === "VOIDED" ? PaymentVoidedSchema : PaymentExpiredSchema;
+  const next = await beginStep(tx, row, "VOID", command, { state: to, confirmation_url: "" }, event);
   await endPending(tx, row, to);
-  tell(tx, to === "VOIDED" ? PaymentVoidedSchema : PaymentExpiredSchema, next);
   return next;
 }
 
 /** The processor says at capture that the authorization is gone. */
 export async function recordExpired(tx: PaymentTransaction, row: PaymentRow): Promise<PaymentRow> {
-  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "EXPIRED" });
+  const next = await changePayment(tx, row, { ...ENDED_STEP, state: "EXPIRED" }, PaymentExpiredSchema);
   await endPending(tx, row, "EXPIRED");
-  tell(tx, PaymentExpiredSchema, next);
   return next;
 }
 
 async function endPending(tx: PaymentTransaction, row: PaymentRow, to: "VOIDED" | "EXPIRED"): Promise<void> {
   if (row.state === "AUTHORIZED") {
-    await endTransfer(tx, transferIdOf(row.payment_id, "CAPTURE"), to);
-    tx.unschedule({ kind: EXPIRE_JOB, key: row.payment_id });
+    await endTransfer(tx, intoEscrow(row), to);
   }
 }
 
@@ -244,10 +209,8 @@ export async function releaseEscrow(
 ): Promise<PaymentRow> {
   const currency = row.currency_code;
   const lines = (await findLines(tx.sql, row.payment_id)).map((line) => ({ line, fee: feeOfLine(schedules, line, currency) }));
-  const next = await changePayment(tx, row, {
-    state: "RELEASED",
-    fee_minor: lines.reduce((sum, { fee }) => sum + fee, 0n),
-  });
+  const feeMinor = lines.reduce((sum, { fee }) => sum + fee, 0n);
+  const next = await changePayment(tx, row, { state: "RELEASED", fee_minor: feeMinor }, EscrowReleasedSchema);
   const seller = await openSellerAccount(tx, currency, row.seller_id);
   const fromEscrow = (kind: "SALE" | "FEE", line: PaymentLineRow, amountMinor: bigint): NewTransfer => ({
     ...intoEscrow(row),
@@ -265,7 +228,6 @@ export async function releaseEscrow(
       .flatMap(({ line, fee }) => [fromEscrow("SALE", line, line.amount_minor - fee), fromEscrow("FEE", line, fee)])
       .filter((transfer) => transfer.amountMinor > 0n),
   );
-  tell(tx, EscrowReleasedSchema, next);
   return next;
 }
 
@@ -300,5 +262,6 @@ function tell(tx: PaymentTransaction, schema: DescMessage, row: PaymentRow): voi
     aggregateId: row.payment_id,
     schema: schema as PaymentEvent,
     message: { payment: paymentMessage(row) } as never,
+    sequence: row.event_sequence,
   });
 }

@@ -1,11 +1,12 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { PayoutCreatedSchema, PayoutFailedSchema, PayoutPaidSchema } from "#gen/marketplace/payment/v1/events_pb.ts";
+import { meaningOf } from "#runtime/database/batch.ts";
 import { fail } from "#runtime/errors.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
 import { PROCESSOR_TIMEOUT_MS } from "./driver.ts";
 import type { PaymentDatabase, PaymentTransaction, PayoutRow } from "./entities.ts";
 import { BALANCE_TOO_LOW } from "./errors.ts";
-import { endTransfer, NotCovered, platformAccount, recordTransfers, sellerAccount, transferIdOf } from "./ledger.ts";
+import { endTransfer, NotCovered, platformAccount, readTransfer, recordTransfers, sellerAccount, transferIdOf } from "./ledger.ts";
 import { availableMinor, payoutMessage } from "./messages.ts";
 import { type Outcomes, type Processor, ProcessorTimeout, ProcessorUnreachable } from "./processor.ts";
 import { assertTransition, type PayoutStateName, payoutTransitions } from "./states.ts";
@@ -66,11 +67,11 @@ export async function createPayout(tx: PaymentTransaction, payout: NewPayout): P
         requestId: payout.requestId,
       },
     ]);
+    await tx.together(tx.sql.insertInto("payout").values(row));
   } catch (error) {
     // Another payout was between the look and the update, which is what decides.
-    throw error instanceof NotCovered ? refuseBalance(await availableTo(tx, payout)) : error;
+    throw meaningOf(error) instanceof NotCovered ? refuseBalance(await availableTo(tx, payout)) : error;
   }
-  await tx.sql.insertInto("payout").values(row).execute();
   tx.schedule({ kind: PAYOUT_JOB, key: payout.payoutId, dueTime: tx.now });
   tell(tx, PayoutCreatedSchema, row);
   return row;
@@ -158,7 +159,7 @@ async function endPayout(
   if (result.numUpdatedRows !== 1n) {
     return; // Another run of the job has ended it.
   }
-  await endTransfer(tx, transferIdOf(row.payout_id, "PAYOUT"), to === "PAID" ? "POSTED" : "VOIDED");
+  await endTransfer(tx, await readTransfer(tx, transferIdOf(row.payout_id, "PAYOUT")), to === "PAID" ? "POSTED" : "VOIDED");
   tell(tx, to === "PAID" ? PayoutPaidSchema : PayoutFailedSchema, { ...row, ...change });
 }
 

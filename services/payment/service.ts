@@ -32,7 +32,7 @@ import {
 import { paymentDriver } from "./driver.ts";
 import type { PaymentDatabase } from "./entities.ts";
 import { FEE_SCHEDULE_NOT_FOUND, PAYOUT_CURRENCY_MISMATCH, PAYOUT_DESTINATION_MISSING, PAYOUT_NOT_FOUND } from "./errors.ts";
-import { readSchedules } from "./fee-schedules.ts";
+import { readSchedules, rememberedSchedules } from "./fee-schedules.ts";
 import { scheduleAt } from "./fees.ts";
 import { sellerAccount } from "./ledger.ts";
 import { balanceMessage, entryMessage, moneyOf, msOf, paymentMessage, payoutMessage, transferMessage } from "./messages.ts";
@@ -68,6 +68,7 @@ export function payment(deps: PaymentDeps): ServiceModule {
   const { database, clients, clock, log, pages, processor } = deps;
   const driver = paymentDriver({ database, processor, log });
   const accounts = clients.of(AccountService);
+  const schedules = rememberedSchedules(database);
 
   return {
     name: "payment",
@@ -79,7 +80,7 @@ export function payment(deps: PaymentDeps): ServiceModule {
     routes: (router) => {
       router.service(PaymentService, {
         async authorizePayment(request, context) {
-          const obligation = obligationOf(request, await readSchedules(database.sql));
+          const obligation = obligationOf(request, await schedules());
           return driver.run(request, context, AuthorizePaymentResponseSchema, (tx, requestKey, _asked, round) =>
             decideAuthorize(tx, requestKey, obligation, round),
           );

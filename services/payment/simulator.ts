@@ -1,6 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "#runtime/clock.ts";
 import { newId } from "#runtime/ids.ts";
@@ -78,6 +78,8 @@ interface Operation {
   effective_time: bigint;
 }
 
+type NewOperation = Partial<Operation> & Pick<Operation, "key" | "kind" | "token" | "currency_code" | "amount_minor" | "state">;
+
 const TABLES = `
   create table if not exists operation (
     key text primary key, kind text not null, parent_key text not null, token text not null, currency_code text not null,
@@ -94,6 +96,7 @@ class OpenSimulator implements Simulator {
   readonly id: string;
   readonly #db: DatabaseSync;
   readonly #options: SimulatorOptions;
+  readonly #statements = new Map<string, StatementSync>();
 
   constructor(options: SimulatorOptions) {
     if (options.file !== ":memory:") {
@@ -102,102 +105,121 @@ class OpenSimulator implements Simulator {
     this.#options = options;
     this.#db = new DatabaseSync(options.file, { timeout: 1_000, readBigInts: true });
     this.#db.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLES}`);
-    this.#db.prepare("insert into identity (only_row, id) values (1, ?) on conflict do nothing").run(newId());
-    this.id = this.#db.prepare("select id from identity").get()?.id as string;
+    this.#prepared("insert into identity (only_row, id) values (1, ?) on conflict do nothing").run(newId());
+    this.id = this.#prepared("select id from identity").get()?.id as string;
   }
 
   authorize(key: string, order: AuthorizationOrder, signal: AbortSignal): Promise<Outcomes["authorization"]> {
     const token = order.paymentMethodToken;
+    const { state, reason } = verdictOn(token);
+    const operation: NewOperation = {
+      key,
+      kind: "authorization",
+      token,
+      currency_code: order.currencyCode,
+      amount_minor: order.amountMinor,
+      state,
+      reason,
+      confirmation_id: state === "confirm" ? newId().replaceAll("-", "") : "",
+    };
     return this.#call(key, token, "", signal, () => {
-      const same = this.#same(key, "authorization", order.amountMinor, order.currencyCode, token);
-      if (same === undefined) {
-        const { state, reason } = verdictOn(token);
-        this.#insert({
-          key,
-          kind: "authorization",
-          token,
-          currency_code: order.currencyCode,
-          amount_minor: order.amountMinor,
-          state,
-          reason,
-          confirmation_id: state === "confirm" ? newId().replaceAll("-", "") : "",
-        });
-      }
-      return this.#authorization(this.#require(key));
+      const inserted = this.#insert(operation);
+      return this.#authorization(inserted ?? this.#same(key, "authorization", order.amountMinor, order.currencyCode, token));
     });
   }
 
   capture(key: string, authorizationKey: string, signal: AbortSignal): Promise<Outcomes["capture"]> {
     const token = this.#get(authorizationKey)?.token ?? "";
     return this.#call(key, token, "capture_", signal, () => {
-      if (this.#get(key) === undefined) {
-        const authorization = this.#require(authorizationKey);
-        if (token === "tok_capture_expired" && authorization.state === "approved") {
-          this.#setState(authorizationKey, "approved", "dropped");
-          authorization.state = "dropped";
-        }
-        if (authorization.state === "confirm" || authorization.state === "declined") {
-          throw new Error(`the authorization "${authorizationKey}" is ${authorization.state} and cannot be captured.`);
-        }
-        const state = authorization.state === "approved" ? "captured" : "expired";
-        this.#insert({ ...copyOf(authorization), key, kind: "capture", parent_key: authorizationKey, state });
+      if (token !== "tok_capture_expired" && this.#captured(key, authorizationKey)) {
+        return { state: "captured" };
       }
-      return { state: this.#require(key).state as "captured" | "expired" };
+      return this.#whole(() => this.#capture(key, authorizationKey, token));
     });
+  }
+
+  /** What is usual, by one statement: the authorization is approved and was not captured before. */
+  #captured(key: string, authorizationKey: string): boolean {
+    const { changes } = this.#prepared(
+      `insert into operation
+        select ?, 'capture', key, token, currency_code, amount_minor, 'captured', '', '', 0 from operation
+          where key = ? and kind = 'authorization' and state = 'approved'
+        on conflict do nothing`,
+    ).run(key, authorizationKey);
+    return changes === 1n;
+  }
+
+  #capture(key: string, authorizationKey: string, token: string): Outcomes["capture"] {
+    if (this.#get(key) === undefined) {
+      const authorization = this.#require(authorizationKey);
+      if (token === "tok_capture_expired" && authorization.state === "approved") {
+        this.#setState(authorizationKey, "approved", "dropped");
+        authorization.state = "dropped";
+      }
+      if (authorization.state === "confirm" || authorization.state === "declined") {
+        throw new Error(`the authorization "${authorizationKey}" is ${authorization.state} and cannot be captured.`);
+      }
+      const state = authorization.state === "approved" ? "captured" : "expired";
+      this.#insert({ ...copyOf(authorization), key, kind: "capture", parent_key: authorizationKey, state });
+    }
+    return { state: this.#require(key).state as "captured" | "expired" };
   }
 
   void(key: string, authorizationKey: string, signal: AbortSignal): Promise<{ state: "voided" | "not_found" }> {
     const token = this.#get(authorizationKey)?.token ?? "";
-    return this.#call(key, token, "void_", signal, () => {
-      const authorization = this.#get(authorizationKey);
-      if (authorization === undefined) {
-        return { state: "not_found" as const };
-      }
-      const captured = this.#db
-        .prepare("select 1 from operation where parent_key = ? and kind = 'capture' and state = 'captured'")
-        .get(authorizationKey);
-      if (captured !== undefined) {
-        throw new Error(`the authorization "${authorizationKey}" was captured and cannot be voided.`);
-      }
-      this.#setState(authorizationKey, "approved", "dropped");
-      this.#setState(authorizationKey, "confirm", "dropped");
-      return { state: "voided" as const };
-    });
+    return this.#call(key, token, "void_", signal, () =>
+      this.#whole(() => {
+        const authorization = this.#get(authorizationKey);
+        if (authorization === undefined) {
+          return { state: "not_found" as const };
+        }
+        const captured = this.#prepared(
+          "select 1 from operation where parent_key = ? and kind = 'capture' and state = 'captured'",
+        ).get(authorizationKey);
+        if (captured !== undefined) {
+          throw new Error(`the authorization "${authorizationKey}" was captured and cannot be voided.`);
+        }
+        this.#setState(authorizationKey, "approved", "dropped");
+        this.#setState(authorizationKey, "confirm", "dropped");
+        return { state: "voided" as const };
+      }),
+    );
   }
 
   refund(key: string, authorizationKey: string, signal: AbortSignal): Promise<Outcomes["refund"]> {
     const authorization = this.#get(authorizationKey);
-    return this.#call(key, authorization?.token ?? "", "refund_", signal, () => {
-      if (this.#get(key) === undefined) {
-        const capture = this.#db
-          .prepare("select * from operation where parent_key = ? and kind = 'capture' and state = 'captured'")
-          .get(authorizationKey) as unknown as Operation | undefined;
-        if (capture === undefined) {
-          throw new Error(`the authorization "${authorizationKey}" was not captured and cannot be refunded.`);
+    return this.#call(key, authorization?.token ?? "", "refund_", signal, () =>
+      this.#whole(() => {
+        if (this.#get(key) === undefined) {
+          const capture = this.#prepared(
+            "select * from operation where parent_key = ? and kind = 'capture' and state = 'captured'",
+          ).get(authorizationKey) as unknown as Operation | undefined;
+          if (capture === undefined) {
+            throw new Error(`the authorization "${authorizationKey}" was not captured and cannot be refunded.`);
+          }
+          this.#insert({ ...copyOf(capture), key, kind: "refund", parent_key: authorizationKey, state: "refunded" });
         }
-        this.#insert({ ...copyOf(capture), key, kind: "refund", parent_key: authorizationKey, state: "refunded" });
-      }
-      return { state: "refunded" as const };
-    });
+        return { state: "refunded" as const };
+      }),
+    );
   }
 
   payout(key: string, order: PayoutOrder, signal: AbortSignal): Promise<Outcomes["payout"]> {
     const token = order.destinationToken;
+    const fails = token === "bank_fails" || !token.startsWith("bank_");
+    const operation: NewOperation = {
+      key,
+      kind: "payout",
+      token,
+      currency_code: order.currencyCode,
+      amount_minor: order.amountMinor,
+      state: fails ? "failed" : "sent",
+      reason: fails ? "DESTINATION_REFUSED" : "",
+      effective_time: BigInt(this.#options.clock.now() + (this.#options.payoutDelayMs ?? PAYOUT_DELAY_MS)),
+    };
     return this.#call(key, token, "", signal, () => {
-      if (this.#same(key, "payout", order.amountMinor, order.currencyCode, token) === undefined) {
-        const fails = token === "bank_fails" || !token.startsWith("bank_");
-        this.#insert({
-          key,
-          kind: "payout",
-          token,
-          currency_code: order.currencyCode,
-          amount_minor: order.amountMinor,
-          state: fails ? "failed" : "sent",
-          reason: fails ? "DESTINATION_REFUSED" : "",
-          effective_time: BigInt(this.#options.clock.now() + (this.#options.payoutDelayMs ?? PAYOUT_DELAY_MS)),
-        });
-      }
-      return this.#payout(this.#require(key));
+      const inserted = this.#insert(operation);
+      return this.#payout(inserted ?? this.#same(key, "payout", order.amountMinor, order.currencyCode, token));
     });
   }
 
@@ -220,11 +242,9 @@ class OpenSimulator implements Simulator {
   async books(currencyCode: string, signal: AbortSignal): Promise<ProcessorBooks> {
     await this.#wait("books", signal);
     const sum = (kind: Kind, state: string): bigint => {
-      const row = this.#db
-        .prepare(
-          "select coalesce(sum(amount_minor), 0) as total from operation where kind = ? and currency_code = ? and state = ? and effective_time <= ?",
-        )
-        .get(kind, currencyCode, state, this.#options.clock.now());
+      const row = this.#prepared(
+        "select coalesce(sum(amount_minor), 0) as total from operation where kind = ? and currency_code = ? and state = ? and effective_time <= ?",
+      ).get(kind, currencyCode, state, this.#options.clock.now());
       return row?.total as bigint;
     };
     return {
@@ -235,9 +255,9 @@ class OpenSimulator implements Simulator {
   }
 
   confirmation(confirmationId: string): Confirmation | undefined {
-    const row = this.#db
-      .prepare("select amount_minor, currency_code, state from operation where confirmation_id = ? and confirmation_id <> ''")
-      .get(confirmationId);
+    const row = this.#prepared(
+      "select amount_minor, currency_code, state from operation where confirmation_id = ? and confirmation_id <> ''",
+    ).get(confirmationId);
     return (
       row && {
         amountMinor: row.amount_minor as bigint,
@@ -248,11 +268,9 @@ class OpenSimulator implements Simulator {
   }
 
   decide(confirmationId: string, confirmed: boolean): void {
-    this.#db
-      .prepare(
-        "update operation set state = ?, reason = ? where confirmation_id = ? and confirmation_id <> '' and state = 'confirm'",
-      )
-      .run(confirmed ? "approved" : "declined", confirmed ? "" : "PAYMENT_DECLINED", confirmationId);
+    this.#prepared(
+      "update operation set state = ?, reason = ? where confirmation_id = ? and confirmation_id <> '' and state = 'confirm'",
+    ).run(confirmed ? "approved" : "declined", confirmed ? "" : "PAYMENT_DECLINED", confirmationId);
   }
 
   close(): void {
@@ -267,14 +285,14 @@ class OpenSimulator implements Simulator {
     const [, prefix, effect] =
       /^(?:tok|bank)_((?:capture_|refund_|void_)?)timeout_(charged|not_charged|paid|not_paid)$/.exec(token) ?? [];
     if (effect === undefined || prefix !== step) {
-      return this.#whole(work);
+      return work();
     }
-    const first = this.#db.prepare("insert into attempt (key) values (?) on conflict do nothing").run(key).changes === 1n;
+    const first = this.#prepared("insert into attempt (key) values (?) on conflict do nothing").run(key).changes === 1n;
     if (!first) {
-      return this.#whole(work);
+      return work();
     }
     if (!effect.startsWith("not_")) {
-      this.#whole(work);
+      work();
     }
     throw new ProcessorTimeout(key);
   }
@@ -327,12 +345,14 @@ class OpenSimulator implements Simulator {
     return { state: operation.effective_time <= BigInt(this.#options.clock.now()) ? "paid" : "pending" };
   }
 
-  /** The operation under the key. Throws when it was asked for with other contents: a mistake of the program. */
-  #same(key: string, kind: Kind, amountMinor: bigint, currencyCode: string, token: string): Operation | undefined {
-    const found = this.#get(key);
+  /** The operation that is there under the key. Throws when it was asked for with other contents: a mistake of the program. */
+  #same(key: string, kind: Kind, amountMinor: bigint, currencyCode: string, token: string): Operation {
+    const found = this.#require(key);
     if (
-      found !== undefined &&
-      (found.kind !== kind || found.amount_minor !== amountMinor || found.currency_code !== currencyCode || found.token !== token)
+      found.kind !== kind ||
+      found.amount_minor !== amountMinor ||
+      found.currency_code !== currencyCode ||
+      found.token !== token
     ) {
       throw new Error(`the key "${key}" was used for something else.`);
     }
@@ -340,7 +360,7 @@ class OpenSimulator implements Simulator {
   }
 
   #get(key: string): Operation | undefined {
-    return this.#db.prepare("select * from operation where key = ?").get(key) as unknown as Operation | undefined;
+    return this.#prepared("select * from operation where key = ?").get(key) as unknown as Operation | undefined;
   }
 
   #require(key: string): Operation {
@@ -351,28 +371,38 @@ class OpenSimulator implements Simulator {
     return found;
   }
 
-  #insert(
-    operation: Partial<Operation> & Pick<Operation, "key" | "kind" | "token" | "currency_code" | "amount_minor" | "state">,
-  ): void {
+  /** Writes an operation, and gives it as it is then; undefined when there is one under the key. */
+  #insert(operation: NewOperation): Operation | undefined {
     const row: Operation = { parent_key: "", reason: "", confirmation_id: "", effective_time: 0n, ...operation };
-    this.#db
-      .prepare("insert into operation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-      .run(
-        row.key,
-        row.kind,
-        row.parent_key,
-        row.token,
-        row.currency_code,
-        row.amount_minor,
-        row.state,
-        row.reason,
-        row.confirmation_id,
-        row.effective_time,
-      );
+    const { changes } = this.#prepared(
+      "insert into operation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (key) do nothing",
+    ).run(
+      row.key,
+      row.kind,
+      row.parent_key,
+      row.token,
+      row.currency_code,
+      row.amount_minor,
+      row.state,
+      row.reason,
+      row.confirmation_id,
+      row.effective_time,
+    );
+    return changes === 1n ? row : undefined;
+  }
+
+  /** A statement is prepared once. */
+  #prepared(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      statement = this.#db.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
   }
 
   #setState(key: string, from: string, to: string): void {
-    this.#db.prepare("update operation set state = ? where key = ? and state = ?").run(to, key, from);
+    this.#prepared("update operation set state = ? where key = ? and state = ?").run(to, key, from);
   }
 }
 

@@ -44,7 +44,8 @@ export async function checkRatings({ account, order }: AllTables): Promise<strin
 export async function checkUnits({ catalog, inventory }: AllTables): Promise<string[]> {
   const stocks = await inventory.sql.selectFrom("stock").selectAll().execute();
   const sequences = await inventory.sql.selectFrom("sequence").selectAll().where("aggregate_type", "=", "stock").execute();
-  const numbers = new Map(sequences.map((row) => [row.aggregate_id, row.value]));
+  const counted = new Map(sequences.map((row) => [row.aggregate_id, row.value]));
+  const numbers = new Map(stocks.map((row) => [row.listing_id, row.event_sequence ?? counted.get(row.listing_id) ?? 0]));
   const rows = new Map((await catalog.sql.selectFrom("listing").selectAll().execute()).map((row) => [row.listing_id, row]));
   const have = new Map<string, unknown[]>();
   const want = new Map<string, unknown[]>();

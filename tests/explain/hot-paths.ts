@@ -360,8 +360,9 @@ async function timers(shop: Shop): Promise<void> {
       lines: [{ listingId: idOf("listing", 40), amount: price, listingTime: timestampFromMs(shop.clock.now() - DAY_MS) }],
     });
     // Its clock is turned rather than everybody's: seven days later retention would empty the tables.
-    await shop.sql(`update souk_payment.payment set authorization_expire_time = create_time where payment_id = '${paymentId}'`);
-    await shop.sql(`update souk_payment.job set due_time = 1 where kind = 'payment.expire' and job_key = '${paymentId}'`);
+    await shop.sql(
+      `update souk_payment.payment set authorization_expire_time = create_time, watch_time = 1 where payment_id = '${paymentId}'`,
+    );
     await shop.marketplace.settle();
   });
   await shop.step("an event that fails", async () => {

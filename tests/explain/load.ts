@@ -120,6 +120,7 @@ function inventoryTables({ at, later, due }: Times): string[] {
       available_units: `if(${standing.resold} or ${standing.withdrawn}, 1, 0)`,
       reserved_units: `if(${standing.awaiting}, 1, 0)`,
       sold_units: "if(n % 100 > 12, 1, 0)",
+      event_sequence: 1,
     }),
     rows("reservation", ORDERS, {
       reservation_id: idSql("order", "n"),
@@ -127,8 +128,10 @@ function inventoryTables({ at, later, due }: Times): string[] {
       expire_time: `if(${standing.awaiting}, ${due}, ${later})`,
       create_time: at,
       end_time: `if(${standing.awaiting}, null, ${later})`,
+      watch_time: `if(${standing.awaiting}, ${due}, null)`,
     }),
     rows("reservation_line", ORDERS, { reservation_id: idSql("order", "n"), listing_id: idSql("listing", "n"), units: 1 }),
+    // As older programs planned them.
     rows("job", ORDERS, job("inventory.expire", idSql("order", "n"), due), standing.awaiting),
   ];
 }
@@ -163,6 +166,8 @@ function orderTables({ at, later, due }: Times): string[] {
       paid_time: `if(${paid}, ${later}, null)`,
       ship_time: `if(${standing.shipped} or ${standing.completed}, ${later}, null)`,
       end_time: `if(${ended}, ${later}, null)`,
+      event_sequence: 1,
+      watch_time: `if(${ended}, null, ${due})`,
     }),
     rows("order_line", ORDERS, {
       order_id: idSql("order", "n"),
@@ -185,6 +190,7 @@ function orderTables({ at, later, due }: Times): string[] {
         update_time: at,
       }),
     ),
+    // As older programs planned them.
     rows("job", ORDERS, job("order.due", idSql("order", "n"), due), `not (${ended})`),
     // What a runner that died left behind.
     rows("order_command", 500, {

@@ -16,6 +16,7 @@ import {
   type Step,
   type StepCall,
 } from "../../services/order/saga.ts";
+import { readSteps } from "../../services/order/steps.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
 
 /** The neighbour's refusal in these tests, and what the buyer gets for it. */
@@ -96,15 +97,20 @@ export interface Workshop {
   readonly heard: string[];
 }
 
-/** Opens one. `over` changes single steps. */
-export async function openWorkshop(over: { run?: (saga: Saga, world: World) => Promise<void> } = {}): Promise<Workshop> {
+/** Opens one. `over` changes single steps; `saga` is null where the steps have rows of their own. */
+export async function openWorkshop(
+  over: { run?: (saga: Saga, world: World) => Promise<void>; saga?: string | null } = {},
+): Promise<Workshop> {
   const { database, clock } = await memoryDatabase(entities, migrations, { service: "order" });
   const world = new World();
   const lease = { owner: newId() };
   const orderId = newId();
   const heard: string[] = [];
   await database.transaction((tx) =>
-    insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })),
+    insertOrder(tx, {
+      ...newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 }),
+      ...(over.saga === undefined ? {} : { saga: over.saga }),
+    }),
   );
   const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
     const order = await readOrder(db.sql, orderId);
@@ -156,8 +162,8 @@ export async function openWorkshop(over: { run?: (saga: Saga, world: World) => P
     },
     state: async () => (await readOrder(database.sql, orderId))?.state,
     async steps() {
-      const rows = await database.sql.selectFrom("saga_step").select(["step", "state"]).execute();
-      return Object.fromEntries(rows.map((row) => [row.step, row.state]));
+      const { steps } = await readSteps(database.sql, orderId);
+      return Object.fromEntries([...steps.values()].map((row) => [row.step, row.state]));
     },
   };
 }
@@ -216,5 +222,6 @@ export function newOrder(orderId: string, lease: { lease_owner: string | null; l
     shipTo: { recipient: "Ben", lines: ["1 Long Road"], city: "Springfield", countryCode: "US" },
     paymentMethodToken: "tok_approved",
     lease,
+    saga: "",
   };
 }

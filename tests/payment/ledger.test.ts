@@ -67,12 +67,12 @@ describe("the ledger", () => {
     const escrow = platformAccount("ESCROW", "USD", order);
     assert.equal((await account(escrow)).credits_pending_minor, 700n);
     assert.equal((await account(escrow)).credits_posted_minor, 0n);
-    await database.transaction((tx) => endTransfer(tx, held.transferId, "POSTED"));
+    await database.transaction((tx) => endTransfer(tx, held, "POSTED"));
     assert.equal((await account(escrow)).credits_pending_minor, 0n);
     assert.equal((await account(escrow)).credits_posted_minor, 700n);
     for (const end of ["POSTED", "VOIDED", "EXPIRED"] as const) {
       await assert.rejects(
-        database.transaction((tx) => endTransfer(tx, held.transferId, end)),
+        database.transaction((tx) => endTransfer(tx, held, end)),
         /not pending/,
       );
     }
@@ -82,7 +82,7 @@ describe("the ledger", () => {
     const held = transfer("CAPTURE", 700n, { state: "PENDING" });
     await record(held);
     const ends = Array.from({ length: 20 }, (_, i) =>
-      database.transaction((tx) => endTransfer(tx, held.transferId, i % 2 === 0 ? "POSTED" : "VOIDED")),
+      database.transaction((tx) => endTransfer(tx, held, i % 2 === 0 ? "POSTED" : "VOIDED")),
     );
     const won = (await Promise.allSettled(ends)).filter((end) => end.status === "fulfilled");
     assert.equal(won.length, 1);
@@ -189,7 +189,7 @@ describe("the ledger", () => {
     await record(transfer("CAPTURE", 1_000n), transfer("SALE", 300n), transfer("SALE", 200n));
     const payout = transfer("PAYOUT", 450n, { state: "PENDING" });
     await record(payout);
-    await database.transaction((tx) => endTransfer(tx, payout.transferId, "VOIDED"));
+    await database.transaction((tx) => endTransfer(tx, payout, "VOIDED"));
     assert.deepEqual(
       (await entries()).map((row) => [row.entry_number, row.incoming, row.amount_minor, row.balance_after_minor]),
       [

@@ -64,6 +64,54 @@ describe("statements of one transaction", () => {
     assert.deepEqual(await ids(), [id]);
   });
 
+  it("that must change a row undo all when they do not, with what that means to who put them off", async () => {
+    class Missing extends Error {}
+    const gone = (tx: Parameters<Parameters<typeof database.transaction>[0]>[0]) =>
+      tx.must(tx.sql.updateTable("pot").set({ title: "x" }).where("pot_id", "=", newId()), () => new Missing());
+    const insert = (tx: Parameters<Parameters<typeof database.transaction>[0]>[0]) => tx.sql.insertInto("pot").values(pot(newId()));
+    // Looked at before the commit, with the next statement, and when the next one fails because of it.
+    const works: Parameters<typeof database.transaction>[0][] = [
+      async (tx) => {
+        await tx.later(insert(tx));
+        await gone(tx);
+        await tx.later(insert(tx));
+      },
+      async (tx) => {
+        await insert(tx).execute();
+        await gone(tx);
+        await insert(tx).execute();
+      },
+      async (tx) => {
+        const id = newId();
+        await tx.later(tx.sql.insertInto("pot").values(pot(id)));
+        await gone(tx);
+        await tx.sql.insertInto("pot").values(pot(id)).execute();
+      },
+      (tx) => gone(tx),
+    ];
+    for (const work of works) await assert.rejects(database.transaction(work), Missing);
+    assert.deepEqual(await ids(), []);
+  });
+
+  it("that must meet no key that is there say what it means that they did", async () => {
+    class Known extends Error {}
+    const id = newId();
+    const insert = () => database.transaction((tx) => tx.must(tx.sql.insertInto("pot").values(pot(id)), () => new Known()));
+    await insert();
+    await assert.rejects(insert(), Known);
+    assert.deepEqual(await ids(), [id]);
+  });
+
+  it("alone in their transaction are there after it", async () => {
+    const id = newId();
+    await database.transaction((tx) => tx.later(tx.sql.insertInto("pot").values(pot(id))));
+    await database.transaction((tx) =>
+      tx.must(tx.sql.updateTable("pot").set({ title: "alone" }).where("pot_id", "=", id), () => new Error("missing")),
+    );
+    const rows = await database.sql.selectFrom("pot").select("title").execute();
+    assert.deepEqual(rows, [{ title: "alone" }]);
+  });
+
   it("are undone when the work fails, whether they were sent or put off", async () => {
     const work = database.transaction(async (tx) => {
       await tx.sql.insertInto("pot").values(pot(newId())).execute();

@@ -9,7 +9,7 @@ const ALL_TESTS = ["tests/**/*.test.ts"];
 export const TESTS_ON_TABLES = [
   "tests/{account,catalog,inventory,ops,order,payment}/*.test.ts",
   "tests/search/{catalog,service}.test.ts",
-  "tests/runtime/{batch,database,events,jobs,pages,replay}.test.ts",
+  "tests/runtime/{batch,database,events,jobs,pages,replay,watches}.test.ts",
   // Whole marketplaces, with a Redis each.
   "tests/policy/access.test.ts",
   "tests/purchase/{bad-*,burst,faults}.test.ts",

@@ -127,7 +127,7 @@ export async function checkTables(database: InventoryDatabase, reports: readonly
   await checkAnswers(database, reports);
 }
 
-/** What was told of each listing, without a gap, up to the number that the listing's sequence has. */
+/** What was told of each listing, without a gap, up to the number that the listing's stock has. */
 async function toldOf(database: InventoryDatabase): Promise<Map<string, Told[]>> {
   const rows = await database.sql
     .selectFrom("outbox")
@@ -150,9 +150,11 @@ async function toldOf(database: InventoryDatabase): Promise<Map<string, Told[]>>
     });
     told.set(listingId, changes);
   }
-  const numbers = await database.sql.selectFrom("sequence").select(["aggregate_id", "value"]).execute();
+  const counted = await database.sql.selectFrom("sequence").select(["aggregate_id", "value"]).execute();
+  const counts = new Map(counted.map((row) => [row.aggregate_id, row.value]));
+  const numbers = await database.sql.selectFrom("stock").select(["listing_id", "event_sequence"]).execute();
   assert.deepEqual(
-    new Map(numbers.map((row) => [row.aggregate_id, row.value])),
+    new Map(numbers.map((row) => [row.listing_id, row.event_sequence ?? counts.get(row.listing_id)])),
     new Map([...told].map(([id, changes]) => [id, changes.length])),
   );
   return told;

@@ -48,6 +48,7 @@ async function readThenWrite(tx: InventoryTransaction, { reservationId, lines, e
     expire_time: expireTime,
     create_time: tx.now,
     end_time: null,
+    watch_time: expireTime,
   };
   await tx.sql.insertInto("reservation").values(row).execute();
   for (const { listingId, units } of lines) {
@@ -55,7 +56,11 @@ async function readThenWrite(tx: InventoryTransaction, { reservationId, lines, e
     if (read === undefined) continue;
     await tx.sql
       .updateTable("stock")
-      .set({ available_units: read.available_units - units, reserved_units: read.reserved_units + units })
+      .set((eb) => ({
+        available_units: read.available_units - units,
+        reserved_units: read.reserved_units + units,
+        event_sequence: eb("event_sequence", "+", 1),
+      }))
       .where("listing_id", "=", listingId)
       .execute();
   }
