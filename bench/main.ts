@@ -29,6 +29,11 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     rounds: 15,
     run: async (options) => (await import("./stores.ts")).stores(options),
   },
+  rpc: {
+    measures: "a unary call by protocol against grpc-js and connect-node, calls in memory against the network",
+    rounds: 15,
+    run: async (options) => (await import("./rpc.ts")).rpc(options),
+  },
   "hot-unit": {
     measures: "decisions a second on one hot unit, against an entity read with FOR UPDATE",
     rounds: 7,
