@@ -7,7 +7,7 @@ import { type Caller, callerName } from "#runtime/call.ts";
 import { reasonOf, retryAfterMsOf } from "#runtime/error-details.ts";
 import { DEPENDENCY_UNAVAILABLE, failure, INTERNAL, openDetails } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
-import type { Log } from "#runtime/log.ts";
+import { type Log, plainLog } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
 import { byCode } from "#runtime/refusals.ts";
 import type { UnaryCall } from "#runtime/rpc/call.ts";
@@ -31,8 +31,10 @@ export interface Duties {
 export const IDENTITY_HEADERS: ReadonlySet<string> = new Set(["authorization", SERVICE_TOKEN_HEADER, ACCOUNT_HEADER]);
 
 /** The duties of a unary method's calls: identity, access, validation, errors with reasons, the log. */
-export function unaryDuties(duties: Duties, policy: MethodPolicy): UnaryDuties {
+function unaryDuties(duties: Duties, desc: DescMethodUnary, policy: MethodPolicy): UnaryDuties {
   const { verifiers, validation, log } = duties;
+  const name = methodName(desc);
+  const lines = log.isLevelEnabled("info") ? plainLog(log) : undefined;
   const take = (call: UnaryCall, caller: Caller) => {
     call.caller = caller;
     admit(caller, policy);
@@ -44,8 +46,10 @@ export function unaryDuties(duties: Duties, policy: MethodPolicy): UnaryDuties {
     },
     check: (call, message) => validation.check(call.rpc.desc.input, message),
     presentable: (call, error) => presentable(error, log, call.method),
-    ended: (call, error) => logCall(log, call, error),
-    logFor: (call) => log.child({ method: methodName(call.method), caller: callerName(call.caller) }),
+    ended(call, error) {
+      if (lines !== undefined) writeCall(lines, name, call, error);
+    },
+    logFor: (call) => log.child({ method: name, caller: callerName(call.caller) }),
     hiddenHeaders: IDENTITY_HEADERS,
   };
 }
@@ -69,7 +73,7 @@ export function methodFactory(
       maxResponseBytes,
       readsOnly: desc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
       cacheControl: ({ caller }) => (caller.kind === "anonymous" ? cacheControl : ownCacheControl),
-      duties: unaryDuties(duties, policy),
+      duties: unaryDuties(duties, desc, policy),
       watch,
       observer: duties.observer,
     };
@@ -116,12 +120,16 @@ function exhausted(error: ConnectError): ConnectError {
 
 /** One line a call. A server's own fault was logged as an error already. */
 export function logCall(log: Log, call: { method: DescMethod; caller: Caller; startTime: number }, error?: ConnectError): void {
-  if (!log.isLevelEnabled("info")) return;
-  log.info({
-    method: methodName(call.method),
-    caller: callerName(call.caller),
-    code: error?.code ?? 0,
-    ...(error === undefined ? {} : { reason: reasonOf(error) }),
-    ms: Math.round((performance.now() - call.startTime) * 100) / 100,
-  });
+  if (log.isLevelEnabled("info")) writeCall(plainLog(log), methodName(call.method), call, error);
+}
+
+function writeCall(
+  lines: Log,
+  method: string,
+  { caller, startTime }: { caller: Caller; startTime: number },
+  error: ConnectError | undefined,
+): void {
+  const ms = Math.round((performance.now() - startTime) * 100) / 100;
+  if (error === undefined) lines.info({ method, caller: callerName(caller), code: 0, ms });
+  else lines.info({ method, caller: callerName(caller), code: error.code, reason: reasonOf(error), ms });
 }

@@ -1,4 +1,4 @@
-import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 
 /** Where a process writes what it did. Lines carry ids and reasons, never bodies, names, addresses or card data. */
 export type Log = Logger;
@@ -27,18 +27,69 @@ export interface LogOptions {
 
 /** Opens a log. Lines go to standard error, so that standard output stays for what a command answers. */
 export function createLog(options: LogOptions): Log {
-  const destination = options.destination ?? pino.destination({ dest: 2, sync: true });
-  return pino(
+  const { level, format, fields } = options;
+  const destination = options.destination ?? standardError(format);
+  const stream = format === "json" ? destination : lineStream(destination);
+  const base = { level, base: null, timestamp: timestamps(), ...(fields && { mixin: fields }) };
+  const log = pino(
     {
-      level: options.level,
-      base: null,
-      timestamp: stdTimeFunctions.isoTime,
+      ...base,
       redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`]), censor: "[redacted]" },
       serializers: { err: describeError },
-      ...(options.fields && { mixin: options.fields }),
     },
-    options.format === "json" ? destination : lineStream(destination),
+    stream,
   );
+  return Object.assign(log, { [PLAIN]: pino(base, stream) });
+}
+
+/** Where a log keeps the one that looks for nothing to hide. */
+const PLAIN = Symbol("plain");
+
+/**
+ * The same log for lines whose fields hold nothing to hide by the way they are made, such as the line of each call: looking for secrets in every one of them
+ * costs more than writing it.
+ */
+export function plainLog(log: Log): Log {
+  return (log as { [PLAIN]?: Log })[PLAIN] ?? log;
+}
+
+/** The time in front of each line; written out once a millisecond at most. */
+function timestamps(): () => string {
+  let lastTime = 0;
+  let text = "";
+  return () => {
+    const time = Date.now();
+    if (time !== lastTime) {
+      lastTime = time;
+      text = `,"time":"${new Date(time).toISOString()}"`;
+    }
+    return text;
+  };
+}
+
+/** How much is gathered before it is written, in bytes, and how long it may wait, in ms. */
+const GATHERED_BYTES = 8192;
+const GATHERED_MS = 100;
+/** From this level on (warn) a line is written at once, and with it all before it. */
+const URGENT_LEVEL = 40;
+
+/**
+ * Standard error. A system call for each line would cost a call as much as its validation, so lines for machines are gathered; warnings, errors and the end of
+ * the process write what there is. Only a process that is killed, or the machine with it, loses its last 100 ms.
+ */
+function standardError(format: LogFormat): DestinationStream {
+  if (format === "line") return pino.destination({ dest: 2, sync: true });
+  const file = pino.destination({ dest: 2, sync: true, minLength: GATHERED_BYTES, periodicFlush: GATHERED_MS });
+  process.once("exit", () => file.flushSync());
+  return {
+    // Has pino tell the level of each line.
+    [Symbol.for("pino.metadata")]: true,
+    lastLevel: 0,
+    write(line: string) {
+      file.write(line);
+      if (this.lastLevel >= URGENT_LEVEL) file.flushSync();
+    },
+  } as DestinationStream & { lastLevel: number };
 }
 
 /** A log that writes nothing. */

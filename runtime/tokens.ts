@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, randomBytes } from "node:crypto";
+import { createPublicKey, hash, randomBytes } from "node:crypto";
 import { chmod, link, mkdir, open, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import {
@@ -223,19 +223,19 @@ function verifier<Claims>(trust: Trust, typ: string, read: (subject: string, pay
     if (token.length > MAX_TOKEN_LENGTH) {
       throw failure(TOKEN_INVALID);
     }
-    const hash = createHash("sha256").update(token).digest("base64");
-    const known = remembered.get(hash);
+    const digest = hash("sha256", token, "base64");
+    const known = remembered.get(digest);
     if (known !== undefined) {
-      remembered.delete(hash);
+      remembered.delete(digest);
       if (known.expireTime <= Date.now()) {
         throw failure(TOKEN_EXPIRED);
       }
-      remembered.set(hash, known);
+      remembered.set(digest, known);
       return known.claims;
     }
     return verify(trust, typ, token).then((payload) => {
       const claims = read(payload.sub, payload);
-      remembered.set(hash, { claims, expireTime: payload.exp * 1000 });
+      remembered.set(digest, { claims, expireTime: payload.exp * 1000 });
       if (remembered.size > MAX_REMEMBERED) {
         remembered.delete(remembered.keys().next().value as string);
       }

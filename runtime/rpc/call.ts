@@ -103,8 +103,13 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
   protected end(error?: ConnectError): void {
     this.over = true;
     this.rpc.watch.remove(this);
-    this.rpc.duties.ended(this, error);
-    this.#observed?.end(error);
+    if (this.#observed === undefined) {
+      this.rpc.duties.ended(this, error);
+    } else {
+      // The line of the call belongs to its trace.
+      this.#observed.run(() => this.rpc.duties.ended(this, error));
+      this.#observed.end(error);
+    }
   }
 
   /** Ends the call with an error, unless it is over. */

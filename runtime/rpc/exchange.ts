@@ -51,7 +51,7 @@ const WITHOUT_BODY = { endStream: true };
 
 /** Where a stream finds its exchange: its listeners are the same functions for all streams, none is made for a call. */
 const EXCHANGE = Symbol("exchange");
-type Bound<T> = T & { [EXCHANGE]?: Http2Exchange };
+type Bound<T> = T & { [EXCHANGE]?: Http2Exchange | undefined };
 
 /** An exchange on a stream of HTTP/2, without Node's layer of requests and responses. */
 export class Http2Exchange implements Exchange {
@@ -136,7 +136,10 @@ function onStreamEnd(this: Bound<ServerHttp2Stream>): void {
 }
 
 function onStreamClose(this: Bound<ServerHttp2Stream>): void {
-  this[EXCHANGE]?.receiver.closed();
+  const exchange = this[EXCHANGE];
+  // Node's handles keep closed streams until the old generation is collected; what we know of the call need not wait for that.
+  this[EXCHANGE] = undefined;
+  exchange?.receiver.closed();
 }
 
 function onStreamWantTrailers(this: Bound<ServerHttp2Stream>): void {

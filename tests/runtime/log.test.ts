@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { createLog, type LogFormat } from "#runtime/log.ts";
 
 function logged(format: LogFormat, write: (log: ReturnType<typeof createLog>) => void): string {
@@ -42,5 +44,25 @@ describe("the log", () => {
       assert.match(text, /insert into … - UNIQUE constraint failed/);
       assert.doesNotMatch(text, /Ada/);
     }
+  });
+  it("loses no line when the process fails or ends by itself, and keeps a warning waiting for nobody", async () => {
+    const run = async (end: string) => {
+      const code = `import { createLog } from "#runtime/log.ts";
+        const log = createLog({ level: "info", format: "json" });
+        for (let line = 0; line < 3; line++) log.info({ line });
+        ${end}`;
+      const child = spawn(process.execPath, ["--input-type=module", "-e", code], { stdio: ["ignore", "ignore", "pipe"] });
+      let text = "";
+      child.stderr.on("data", (chunk) => {
+        text += chunk;
+        if (text.includes('"line":"urgent"')) child.kill("SIGKILL");
+      });
+      await once(child, "close");
+      return text.split("\n").flatMap((line) => /"line":("?\w+)/.exec(line)?.[1] ?? []);
+    };
+    assert.deepEqual(await run("throw new Error('it failed')"), ["0", "1", "2"]);
+    assert.deepEqual(await run("process.exit(3)"), ["0", "1", "2"]);
+    const killed = await run(`log.warn({ line: "urgent" }); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);`);
+    assert.deepEqual(killed, ["0", "1", "2", '"urgent']);
   });
 });
