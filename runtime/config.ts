@@ -206,6 +206,21 @@ const SETTINGS = {
     meaning: "how often measurements are sent to the collector",
     read: integer(1_000, 3_600_000),
   },
+  connectionAgeMs: {
+    variable: "SOUK_CONNECTION_AGE_MS",
+    shown: "MS",
+    initial: "1800000",
+    meaning:
+      "how old a connection becomes before its client is asked to make a new one, give or take a tenth; 0 is as old as it likes",
+    read: integer(0, 86_400_000),
+  },
+  drainDelayMs: {
+    variable: "SOUK_DRAIN_DELAY_MS",
+    shown: "MS",
+    initial: { development: "0", production: "5000" },
+    meaning: "how long it takes calls after it has said that it is not ready, so that whoever sends them notices before it closes",
+    read: integer(0, 300_000),
+  },
   drainMs: {
     variable: "SOUK_DRAIN_MS",
     shown: "MS",

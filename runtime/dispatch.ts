@@ -122,6 +122,11 @@ function collect(routes: readonly Routes[]): Registered[] {
   return [...registered.values()].flatMap((entries) => (entries.length === 1 ? entries : []));
 }
 
+/** The contracts that some routes implement. */
+export function contractsOf(routes: Routes): readonly DescService[] {
+  return collect([routes]).map(({ service }) => service);
+}
+
 function implementationOf(method: DescMethod, implementation: Registered["implementation"]): MethodImpl<DescMethod> {
   // The descriptor is not known to the compiler, nor is therefore the implementation's type.
   const own = implementation[method.localName] as ((...args: never[]) => unknown) | undefined;

@@ -15,8 +15,8 @@ export interface HealthState {
   set(part: string, ready: boolean): void;
   /** The parts that are not ready; empty when the process is. */
   waitingFor(): readonly string[];
-  /** Whether all parts are ready and the process is not stopping. */
-  ready(): boolean;
+  /** Whether all parts are ready, or one of them, and the process is not stopping. A part that nobody has added is. */
+  ready(part?: string): boolean;
   /** The process stops: not ready any more, for good. */
   stop(): void;
   /** Calls back after each change, until the signal aborts. */
@@ -43,7 +43,7 @@ export function createHealth(): HealthState {
       changed();
     },
     waitingFor,
-    ready: () => !stopped && waitingFor().length === 0,
+    ready: (part) => !stopped && (part === undefined ? waitingFor().length === 0 : parts.get(part) !== false),
     stop() {
       stopped = true;
       changed();
@@ -56,11 +56,19 @@ export function createHealth(): HealthState {
   };
 }
 
-/** Registers `grpc.health.v1.Health`: for the process (the empty name) and for each of its services by the contract's name. */
-export function healthRoutes(router: ConnectRouter, health: HealthState, serviceNames: () => readonly string[]): void {
+/**
+ * Registers `grpc.health.v1.Health`: for the process (the empty name), and for each contract, which is as ready as the part that implements it.
+ *
+ * @param parts the parts by the names of the contracts; undefined where the process as a whole answers
+ */
+export function healthRoutes(
+  router: ConnectRouter,
+  health: HealthState,
+  parts: () => ReadonlyMap<string, string | undefined>,
+): void {
   const status = (service: string): Status => {
-    if (service !== "" && !serviceNames().includes(service)) return Status.SERVICE_UNKNOWN;
-    return health.ready() ? Status.SERVING : Status.NOT_SERVING;
+    if (service !== "" && !parts().has(service)) return Status.SERVICE_UNKNOWN;
+    return health.ready(parts().get(service)) ? Status.SERVING : Status.NOT_SERVING;
   };
   router.service(Health, {
     check({ service }) {
@@ -68,7 +76,7 @@ export function healthRoutes(router: ConnectRouter, health: HealthState, service
       return now === Status.SERVICE_UNKNOWN ? fail(SERVICE_UNKNOWN, { metadata: { service } }) : { status: now };
     },
     list() {
-      return { statuses: Object.fromEntries(["", ...serviceNames()].map((name) => [name, { status: status(name) }])) };
+      return { statuses: Object.fromEntries(["", ...parts().keys()].map((name) => [name, { status: status(name) }])) };
     },
     async *watch({ service }, context) {
       const { signal } = callOf(context);

@@ -1,5 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { type IncomingHttpHeaders, IncomingMessage, type ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
@@ -7,7 +8,7 @@ import { Health } from "#gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "#gen/grpc/reflection/v1/reflection_pb.ts";
 import type { Verifiers } from "#runtime/access.ts";
 import { createCors } from "#runtime/cors.ts";
-import { createDispatch, type DispatchOptions } from "#runtime/dispatch.ts";
+import { contractsOf, createDispatch, type DispatchOptions } from "#runtime/dispatch.ts";
 import { createDoors } from "#runtime/doors.ts";
 import { failure, OVERLOADED } from "#runtime/errors.ts";
 import { createHealth, type HealthState, healthRoutes } from "#runtime/health.ts";
@@ -63,8 +64,11 @@ export interface Server {
   readonly url: string;
   readonly port: number;
   readonly services: readonly DescService[];
-  /** Not ready any more, no new connections, GOAWAY; calls in flight finish within `graceMs`, then the rest is cut. */
-  stop(graceMs?: number): Promise<void>;
+  /**
+   * Not ready any more; all calls are still taken for `delayMs`, so that whoever sends them notices. Then no new connections, GOAWAY; calls in flight finish within
+   * `graceMs`, and the rest is cut.
+   */
+  stop(graceMs?: number, delayMs?: number): Promise<void>;
 }
 
 /**
@@ -125,8 +129,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     url: `http://${shown}:${listener.port}`,
     port: listener.port,
     services: rpcs.services,
-    async stop(graceMs = 10_000) {
+    async stop(graceMs = 10_000, delayMs = 0) {
       health.stop();
+      if (delayMs > 0) {
+        listener.announce();
+        await sleep(delayMs);
+      }
       // Streams end, so that their connections can.
       setImmediate(() => shutdown.abort());
       await listener.close(graceMs);
@@ -143,11 +151,14 @@ interface Rpcs {
 
 function createRpcs(options: ServerOptions, health: HealthState, shutdown: AbortSignal): Rpcs {
   const duties: DispatchOptions = { verifiers: options.verifiers, log: options.log, shutdown, observer: options.observer };
-  const names = () => dispatch.services.map(({ typeName }) => typeName);
+  const owners = new Map(
+    options.modules.flatMap(({ name, routes }) => contractsOf(routes).map(({ typeName }) => [typeName, name])),
+  );
+  const parts = () => new Map(dispatch.services.map(({ typeName }) => [typeName, owners.get(typeName)]));
   const dispatch = createDispatch(
     [
       ...options.modules.map((module) => (router: ConnectRouter) => module.routes(router)),
-      (router) => healthRoutes(router, health, names),
+      (router) => healthRoutes(router, health, parts),
       (router) => options.reflection === true && reflectionRoutes(router, () => dispatch.services),
     ],
     { ...duties, builtIn: builtInPolicy },

@@ -93,13 +93,27 @@ export async function run(
     });
     undo.push(() => marketplace.stop());
     telemetry?.watch(marketplace.modules.flatMap(({ database }) => database ?? []));
-    const { port, host, corsOrigins, drainMs } = config;
+    const { port, host, corsOrigins, drainMs, drainDelayMs } = config;
+    const limits = { maxConnectionAgeMs: config.connectionAgeMs };
     const verifiers = embeddedVerifiers(keys);
     const reflection = config.env !== "production";
     const { modules, inner } = marketplace;
     const metrics = telemetry && config.metrics ? metricsPage(telemetry, log) : undefined;
-    server = await startServer({ modules, inner, port, host, verifiers, log, health, reflection, corsOrigins, metrics, observer });
-    undo.push(() => server?.stop(drainMs));
+    server = await startServer({
+      modules,
+      inner,
+      port,
+      host,
+      verifiers,
+      log,
+      health,
+      reflection,
+      corsOrigins,
+      limits,
+      metrics,
+      observer,
+    });
+    undo.push(() => server?.stop(drainMs, drainDelayMs));
     await marketplace.start();
     return { url: server.url, keys, marketplace, log, stop };
   } catch (error) {
@@ -170,15 +184,24 @@ export async function main(
   }
 }
 
+/**
+ * How long after the first signal another one is its echo, in ms: who signals a process group reaches this process directly, and again through npm and the
+ * process that started it, which pass signals on.
+ */
+const ECHO_MS = 500;
+
 function endOnSignal(stop: () => Promise<void>): void {
-  let ending = false;
+  let endingTime: number | undefined;
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const) {
     process.on(signal, () => {
-      if (ending) process.exit(code);
-      ending = true;
+      if (endingTime !== undefined) {
+        if (performance.now() - endingTime >= ECHO_MS) process.exit(code);
+        return;
+      }
+      endingTime = performance.now();
       process.stderr.write("Ending: calls in flight may finish. A second signal ends at once.\n");
       stop().then(
         () => process.exit(0),

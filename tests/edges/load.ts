@@ -8,6 +8,10 @@ import { CatalogService, GetListingRequestSchema, GetListingResponseSchema } fro
 /** The path of the call that all clients make. */
 export const GET_LISTING = "/marketplace.catalog.v1.CatalogService/GetListing";
 
+const MAX_SENDS = 10;
+/** So many failures are enough to know. */
+const MAX_FAILURES = 100;
+
 /** One way to call. It keeps its connections, and sends nothing again but what certainly was not begun. */
 export interface Caller {
   /** How often it sent a call again. */
@@ -52,12 +56,12 @@ function connectNode(transport: Transport): Caller {
   const caller: Caller = {
     resent: 0,
     async call(listingId) {
-      for (;;) {
+      for (let sends = 1; ; sends++) {
         try {
           return same((await client.getListing({ listingId })).listing?.listingId, listingId);
         } catch (error) {
           // Node's client refuses what it had not sent when the GOAWAY came; this library leaves it to its caller to send that again.
-          if (!/NGHTTP2_REFUSED_STREAM/.test(String(error))) throw error;
+          if (sends === MAX_SENDS || !/NGHTTP2_REFUSED_STREAM/.test(String(error))) throw error;
           caller.resent++;
         }
       }
@@ -102,7 +106,7 @@ export class Load {
     this.#caller = caller;
     let next = 0;
     this.#loops = Array.from({ length: concurrency }, async () => {
-      while (!this.#stopped) {
+      while (!this.#stopped && this.failures.length < MAX_FAILURES) {
         await caller.call(idOf(next++)).then(
           () => this.answered++,
           (error) => this.failures.push(String(error)),

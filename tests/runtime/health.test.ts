@@ -4,12 +4,14 @@ import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/pr
 import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection, type ServerReflectionRequest } from "#gen/grpc/reflection/v1/reflection_pb.ts";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { reasonOf } from "#runtime/errors.ts";
 import { createHealth, type HealthState } from "#runtime/health.ts";
 import type { Server } from "#runtime/server.ts";
 import { onServer, rpcModule, type Subject } from "../support/server.ts";
 
 const modules = [rpcModule("catalog", (router) => router.service(CatalogService, {}))];
+const withSearch = [...modules, rpcModule("search", (router) => router.service(SearchService, {}))];
 
 describe("health", () => {
   let health: HealthState;
@@ -18,7 +20,7 @@ describe("health", () => {
     health = createHealth();
     health.add("catalog");
     health.add("search");
-    subject = await onServer(modules, "gRPC", { health });
+    subject = await onServer(withSearch, "gRPC", { health });
   });
   afterEach(() => subject.stop());
   const ready = async () => {
@@ -35,16 +37,40 @@ describe("health", () => {
     assert.deepEqual(await ready(), [200, "ok\n"]);
   });
 
-  it("answers grpc.health.v1 for the process and each service", async () => {
+  it("answers grpc.health.v1 for the process, and for each contract what its own service is", async () => {
     const client = subject.client(Health);
-    assert.equal((await client.check({})).status, Status.NOT_SERVING);
+    const statuses = async () => {
+      const { statuses: all } = await client.list({});
+      const asked = await Promise.all(Object.keys(all).map(async (service) => (await client.check({ service })).status));
+      assert.deepEqual(
+        Object.values(all).map(({ status }) => status),
+        asked,
+      );
+      return [all[""], all[CatalogService.typeName], all[SearchService.typeName]].map((each) => each?.status);
+    };
+    assert.deepEqual(await statuses(), [Status.NOT_SERVING, Status.NOT_SERVING, Status.NOT_SERVING]);
     health.set("catalog", true);
+    assert.deepEqual(await statuses(), [Status.NOT_SERVING, Status.SERVING, Status.NOT_SERVING]);
     health.set("search", true);
-    assert.equal((await client.check({})).status, Status.SERVING);
-    assert.equal((await client.check({ service: CatalogService.typeName })).status, Status.SERVING);
-    const { statuses } = await client.list({});
-    assert.deepEqual(statuses[CatalogService.typeName]?.status, Status.SERVING);
+    assert.deepEqual(await statuses(), [Status.SERVING, Status.SERVING, Status.SERVING]);
+    health.set("catalog", false);
+    assert.deepEqual(await statuses(), [Status.NOT_SERVING, Status.NOT_SERVING, Status.SERVING]);
     await assert.rejects(client.check({ service: "nobody" }), (error) => reasonOf(error) === "SERVICE_UNKNOWN");
+    health.set("catalog", true);
+    health.stop();
+    assert.deepEqual(await statuses(), [Status.NOT_SERVING, Status.NOT_SERVING, Status.NOT_SERVING]);
+  });
+
+  it("tells who watches a service of that one only", async () => {
+    const told: Status[] = [];
+    for await (const { status } of subject.client(Health).watch({ service: SearchService.typeName })) {
+      told.push(status);
+      health.set("catalog", true);
+      if (told.length === 1) setImmediate(() => health.set("search", true));
+      else if (status === Status.SERVING) setImmediate(() => health.set("search", false));
+      else break;
+    }
+    assert.deepEqual(told, [Status.NOT_SERVING, Status.SERVING, Status.NOT_SERVING]);
   });
 
   it("tells who watches of each change, and that the process stops", async () => {

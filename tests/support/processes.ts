@@ -212,7 +212,7 @@ class Member {
 }
 
 /** A port that hands each connection to one of several others in turn, as a cluster's services do; to the next one where nobody listens. */
-async function openDoor(targets: () => readonly number[]): Promise<{ port: number; close(): Promise<void> }> {
+export async function openDoor(targets: () => readonly number[]): Promise<{ port: number; close(): Promise<void> }> {
   let turn = 0;
   const sockets = new Set<Socket>();
   const keep = (socket: Socket) => {
