@@ -1,0 +1,72 @@
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { exportJWK, generateKeyPair, SignJWT } from "jose";
+import { root, run } from "../../tools/checks/run.ts";
+
+/** Where the cluster's ingress gateway is reached, and where it runs; the variables say so for a cluster of one's own. */
+export const GATEWAY_URL = process.env.SOUK_CLUSTER_GATEWAY_URL ?? "http://192.168.77.2:30080";
+export const GATEWAY_NAMESPACE = process.env.SOUK_CLUSTER_GATEWAY_NAMESPACE ?? "istio-ingress";
+
+/** Runs kubectl, helm or istioctl; fails with what it printed. */
+export async function tool(program: "kubectl" | "helm" | "istioctl", ...args: string[]): Promise<string> {
+  const { code, output } = await run(program, args);
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")}\n${output}`);
+  return output;
+}
+
+/** Installs a chart into a namespace of its own, for the tests of one file. */
+export async function installed(chart: string, values: Readonly<Record<string, unknown>>): Promise<Installed> {
+  const name = `souk-${randomBytes(3).toString("hex")}`;
+  const folder = mkdtempSync(join(tmpdir(), "souk-cluster-"));
+  const file = join(folder, "values.yaml");
+  // JSON is YAML.
+  writeFileSync(file, JSON.stringify(values));
+  await tool("kubectl", "create", "namespace", name);
+  await tool("kubectl", "label", "namespace", name, "istio-injection=enabled");
+  const end = async () => {
+    await run("helm", ["uninstall", name, "--namespace", name, "--wait"]);
+    await tool("kubectl", "delete", "namespace", name, "--wait=false");
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    await tool("helm", "install", name, join(root, chart), "--namespace", name, "--values", file);
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  return { name, end };
+}
+
+/** A release in a namespace of the same name. */
+export interface Installed {
+  readonly name: string;
+  end(): Promise<void>;
+}
+
+/** Who signs tokens in a test: keys that the mesh is given, and tokens that say what the test wants. */
+export async function issuer(url: string) {
+  const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
+  const jwks = JSON.stringify({ keys: [{ ...(await exportJWK(publicKey)), kid: "1", alg: "ES256", use: "sig" }] });
+  const token = (subject: string, { issuer = url, audience = "souk", expires = "1h", roles = [] as string[] } = {}) =>
+    new SignJWT({ roles })
+      .setProtectedHeader({ alg: "ES256", typ: "at+jwt", kid: "1" })
+      .setIssuer(issuer)
+      .setAudience(audience)
+      .setSubject(subject)
+      .setIssuedAt()
+      .setExpirationTime(expires)
+      .sign(privateKey);
+  return { url, jwks, token };
+}
+
+/** Asks again and again until the answer is there; fails with the last error after half a minute. */
+export async function until(what: string, ask: () => Promise<boolean>): Promise<void> {
+  for (let attempt = 0; attempt < 60; attempt++) {
+    if (await ask().catch(() => false)) return;
+    await sleep(500);
+  }
+  throw new Error(`${what} did not come true within 30 s`);
+}

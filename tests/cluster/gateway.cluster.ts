@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { request as http1 } from "node:http";
+import { connect } from "node:http2";
+import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, installed, issuer, until } from "./cluster.ts";
+
+const HOST = "gateway-test.souk.example";
+const ERASE = "/marketplace.account.v1.AccountService/EraseAccount";
+const GET_LISTING = "/marketplace.catalog.v1.CatalogService/GetListing";
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/** A call to the gateway under the test's own host. The mesh has no workloads here, so what it lets through is answered with 503. */
+function call(path: string, headers: Record<string, string> = {}, method = "POST"): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const request = http1(new URL(path, GATEWAY_URL), { method, headers: { host: HOST, ...headers } }, (response) => {
+      response.resume().on("end", () => resolve({ status: response.statusCode ?? 0, headers: response.headers }));
+    });
+    request.on("error", reject).end();
+  });
+}
+
+function grpcCall(path: string, headers: Record<string, string>): Promise<Readonly<Record<string, unknown>>> {
+  return new Promise((resolve, reject) => {
+    const session = connect(GATEWAY_URL);
+    const stream = session.request({
+      ":method": "POST",
+      ":path": path,
+      ":authority": HOST,
+      "content-type": "application/grpc",
+      ...headers,
+    });
+    stream.on("response", (answer) => resolve(answer));
+    stream.on("error", reject).on("close", () => session.close());
+    stream.end();
+    stream.resume();
+  });
+}
+
+const statuses = async (calls: number, make: () => Promise<Answer>) => {
+  const all: number[] = [];
+  for (let each = 0; each < calls; each++) all.push((await make()).status);
+  return all;
+};
+
+describe("the gateway of a cluster, with the chart's policies", () => {
+  const signer = issuer("https://id.example");
+  let release: Installed;
+  const bearer = async (subject: string, claims = {}) => ({
+    authorization: `Bearer ${await (await signer).token(subject, claims)}`,
+  });
+
+  before(async function () {
+    this.timeout(120_000);
+    const { url, jwks } = await signer;
+    release = await installed("mesh", {
+      environment: "development",
+      issuer: { url, jwks },
+      gateway: { namespace: GATEWAY_NAMESPACE, hosts: [HOST], plainHttp: "serve", corsOrigins: ["https://shop.example"] },
+    });
+    await until("the gateway knows the routes", async () => (await call(GET_LISTING)).status === 503);
+    await until(
+      "the gateway checks tokens",
+      async () => (await call(GET_LISTING, { authorization: "Bearer a.b.c" })).status === 401,
+    );
+  });
+  after(() => release?.end());
+
+  it("lets exposed methods in and no others", async () => {
+    assert.equal((await call(GET_LISTING)).status, 503);
+    assert.equal((await call("/marketplace.inventory.v1.InventoryService/Reserve")).status, 403);
+    assert.equal((await call("/marketplace.ops.v1.MaintenanceService/ListOwnJobs")).status, 403);
+    assert.equal((await call("/metrics", {}, "GET")).status, 403);
+  });
+
+  it("refuses tokens that are expired, of another issuer, for another audience or by another key", async () => {
+    const foreign = await issuer("https://id.example");
+    const refused = [
+      await bearer("late", { expires: "-2m" }),
+      await bearer("other", { issuer: "https://evil.example" }),
+      await bearer("else", { audience: "others" }),
+      { authorization: `Bearer ${await foreign.token("forger")}` },
+    ];
+    for (const headers of refused)
+      assert.ok([401, 403].includes((await call(GET_LISTING, headers)).status), JSON.stringify(headers));
+    assert.equal((await call(GET_LISTING, await bearer("good"))).status, 503);
+  });
+
+  it("counts a method's rate for each account by itself", async () => {
+    const [ada, ben] = [await bearer("ada"), await bearer("ben")];
+    assert.deepEqual(await statuses(3, () => call(ERASE, ada)), [503, 429, 429]);
+    assert.deepEqual(await statuses(2, () => call(ERASE, ben)), [503, 429]);
+  });
+
+  it("counts who is not signed in by address, whatever account a header claims", async () => {
+    let claims = 0;
+    assert.deepEqual(await statuses(4, () => call(ERASE, { "x-souk-subject": `somebody-${claims++}` })), [503, 429, 429, 429]);
+  });
+
+  it("tells gRPC callers of a rate with RESOURCE_EXHAUSTED, which nobody retries by himself", async () => {
+    const eve = await bearer("eve");
+    await call(ERASE, eve);
+    const answer = await grpcCall(ERASE, eve);
+    assert.equal(String(answer["grpc-status"]), "8");
+  });
+
+  it("lets pages of the named origin call, and of no other", async () => {
+    const preflight = (origin: string) => call(GET_LISTING, { origin, "access-control-request-method": "POST" }, "OPTIONS");
+    const own = await preflight("https://shop.example");
+    assert.equal(own.headers["access-control-allow-origin"], "https://shop.example");
+    assert.match(String(own.headers["access-control-allow-headers"]), /connect-timeout-ms/);
+    assert.equal((await preflight("https://evil.example")).headers["access-control-allow-origin"], undefined);
+  });
+});
