@@ -57,6 +57,35 @@ describe("the configuration", () => {
     assert.match(refused(["--port"]), /--port needs a value: --port NUMBER/);
   });
 
+  it("reads the standard variables of OpenTelemetry", () => {
+    const config = read([], {
+      OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318/",
+      OTEL_EXPORTER_OTLP_HEADERS: "x-api-key=a%2Cb, x-tenant = shop",
+      OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=staging",
+      OTEL_SERVICE_NAME: "souk-order",
+      OTEL_TRACES_SAMPLER_ARG: "0.25",
+    });
+    assert.equal(config.otlpEndpoint, "http://collector:4318");
+    assert.deepEqual(config.otlpHeaders, { "x-api-key": "a,b", "x-tenant": "shop" });
+    assert.deepEqual(config.otelResource, { "deployment.environment.name": "staging" });
+    assert.deepEqual([config.otelServiceName, config.tracesRatio, config.metrics], ["souk-order", 0.25, true]);
+    assert.equal(read().otlpEndpoint, undefined);
+  });
+
+  it("refuses telemetry that could only be guessed, and repeats no header of it", () => {
+    assert.match(refused([], { OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4317" }), /address of a collector, such as http:/);
+    assert.match(refused([], { OTEL_EXPORTER_OTLP_ENDPOINT: "http://a:b@collector" }), /address of a collector/);
+    for (const wrong of ["2", "-1", "half", "", "1.5"]) {
+      assert.match(refused([], { OTEL_TRACES_SAMPLER_ARG: wrong }), /it must be a number from 0 to 1/);
+    }
+    assert.match(refused([], { OTEL_RESOURCE_ATTRIBUTES: "staging" }), /it must be like name=value/);
+    assert.match(refused([], { OTEL_SERVICE_NAME: "a\nb" }), /letters, digits, dots and hyphens/);
+    assert.match(refused([], { OTEL_EXPORTER_OTLP_TIMEOUT: "1" }), /a whole number from 100 to 60000/);
+    const headers = refused([], { OTEL_EXPORTER_OTLP_HEADERS: "x-api-key=s3cret%" });
+    assert.match(headers, /OTEL_EXPORTER_OTLP_HEADERS is refused: it must be like name=value/);
+    assert.doesNotMatch(headers, /s3cret/);
+  });
+
   it("takes production stores for asked for when a database is named", () => {
     const url = "mariadb://souk_{service}:secret@db.example:3306/souk_{service}";
     assert.equal(read().stores, "embedded");

@@ -22,7 +22,7 @@ export interface TestMarketplace extends Marketplace {
  * clock runs by itself, so that what is planned for later happens then.
  */
 export async function testMarketplace(
-  options: Pick<MarketplaceOptions, "interceptors"> & { going?: true } = {},
+  options: Pick<MarketplaceOptions, "interceptors" | "observer"> & { going?: true } = {},
 ): Promise<TestMarketplace> {
   const keys = await temporaryKeys();
   const clock = options.going ? goingClock() : manualClock();
@@ -34,6 +34,7 @@ export async function testMarketplace(
     clock,
     log: quietLog,
     baseUrl: () => "http://localhost:8080",
+    observer: options.observer,
     ...(options.interceptors === undefined ? {} : { interceptors: options.interceptors }),
   });
   await marketplace.start();
