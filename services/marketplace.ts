@@ -126,7 +126,7 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   const modules = await Promise.all(SERVICES.filter((name) => services.includes(name)).map((name) => make[name]()));
   const inner = modules.flatMap(({ name, database }) => (database === undefined ? [] : [maintenanceOf(name, database, pages)]));
   directory.host(modules.map((module) => joined(module, inner)));
-  const peers = openPeers({ urlOf: peerUrlOf(options), retries: options.retries });
+  const peers = openPeers({ urlOf: peerUrlOf(options), retries: options.retries, observer });
   reachOthers(directory, peers, modules);
   closing.push(() => peers.close());
   const consumers = SERVICES.flatMap((name) => OUTLINES[name].consumers);
