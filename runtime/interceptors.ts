@@ -59,8 +59,11 @@ export function createGate(duties: Duties): (context: HandlerContext) => Promise
       context.values.set(arrivalKey, arrival);
       nameReadingErrors(context, arrival, duties);
     } catch (error) {
-      const answer = presentable(error, duties.log, method);
-      logCall(duties.log, { method, caller, startTime }, answer);
+      const answer = within(observed, () => {
+        const told = presentable(error, duties.log, method);
+        logCall(duties.log, { method, caller, startTime }, told);
+        return told;
+      });
       observed?.end(answer);
       throw answer;
     }
@@ -81,11 +84,16 @@ function nameReadingErrors(context: HandlerContext, arrival: Arrival, duties: Du
       if (named !== error) {
         Object.assign(error, { code: named.code, rawMessage: named.rawMessage, message: named.message, details: named.details });
       }
-      logCall(duties.log, arrival, error);
+      within(arrival.observed, () => logCall(duties.log, arrival, error));
       arrival.observed?.end(error);
     },
     { once: true },
   );
+}
+
+/** Runs something as a part of the call, for who watches. A stream's handler goes on in the context of whoever asks for its next message. */
+function within<T>(observed: ObservedCall | undefined, work: () => T): T {
+  return observed === undefined ? work() : observed.run(work);
 }
 
 /** What runs around the handler of every stream: its age, validation, errors with reasons, the log. */
@@ -113,9 +121,13 @@ async function serveStream(
   const finish = (error?: unknown): ConnectError | undefined => {
     if (ended === undefined) {
       const why = bound.signal.aborted ? bound.signal.reason : error;
-      ended = { answer: why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties.log, arrival.method) };
-      logCall(duties.log, arrival, ended.answer);
-      arrival.observed?.end(ended.answer);
+      const answer = within(arrival.observed, () => {
+        const told = why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties.log, arrival.method);
+        logCall(duties.log, arrival, told);
+        return told;
+      });
+      ended = { answer };
+      arrival.observed?.end(answer);
       bound.end();
     }
     return ended.answer;
@@ -123,10 +135,9 @@ async function serveStream(
   try {
     takeCall(duties, arrival, request, bound.signal);
     const message = checkedInput(duties.validation, arrival.method, request.message);
-    const begin = () => next({ ...request, signal: bound.signal, message });
-    const begun = arrival.observed === undefined ? begin() : arrival.observed.run(begin);
+    const begun = within(arrival.observed, () => next({ ...request, signal: bound.signal, message }));
     const response = (await Promise.race([begun, bound.over])) as StreamResponse;
-    return { ...response, message: boundedOutput(response.message, bound, finish) };
+    return { ...response, message: boundedOutput(response.message, arrival, bound, finish) };
   } catch (error) {
     throw finish(error) ?? failure(UNAVAILABLE);
   }
@@ -153,6 +164,7 @@ async function* checkedInput(validation: Validation, method: DescMethod, input: 
 
 function boundedOutput(
   output: AsyncIterable<Message>,
+  { observed }: Arrival,
   bound: Bound,
   finish: (error?: unknown) => ConnectError | undefined,
 ): AsyncIterable<Message> {
@@ -167,7 +179,7 @@ function boundedOutput(
   return (async function* () {
     try {
       for (;;) {
-        const item = await Promise.race([iterator.next(), bound.over]);
+        const item = await Promise.race([within(observed, () => iterator.next()), bound.over]);
         if (item.done === true) return;
         yield item.value;
       }

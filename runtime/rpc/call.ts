@@ -88,10 +88,7 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
       if (this.deadline <= Date.now()) throw failure(DEADLINE_EXCEEDED);
       const { requestId } = message as { requestId?: unknown };
       if (typeof requestId === "string" && requestId !== "") this.requestId = requestId;
-      const output =
-        this.#observed === undefined
-          ? rpc.implementation(message, this)
-          : this.#observed.run(() => rpc.implementation(message, this));
+      const output = this.#within(() => rpc.implementation(message, this));
       const answer = create(rpc.desc.output, (isPromise(output) ? await output : output) as Message);
       if (!this.over) this.answer(answer);
     } catch (error) {
@@ -103,19 +100,14 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
   protected end(error?: ConnectError): void {
     this.over = true;
     this.rpc.watch.remove(this);
-    if (this.#observed === undefined) {
-      this.rpc.duties.ended(this, error);
-    } else {
-      // The line of the call belongs to its trace.
-      this.#observed.run(() => this.rpc.duties.ended(this, error));
-      this.#observed.end(error);
-    }
+    this.#within(() => this.rpc.duties.ended(this, error));
+    this.#observed?.end(error);
   }
 
   /** Ends the call with an error, unless it is over. */
   fail(error: unknown): void {
     if (this.over) return;
-    const presentable = this.rpc.duties.presentable(this, error);
+    const presentable = this.#within(() => this.rpc.duties.presentable(this, error));
     this.end(presentable);
     this.refuse(presentable);
   }
@@ -134,6 +126,11 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
     const error = failure(CANCELLED, { cause });
     this.#abort(error);
     this.end(error);
+  }
+
+  /** Runs something as a part of the call, for who watches: also what its log says. */
+  #within<T>(work: () => T): T {
+    return this.#observed === undefined ? work() : this.#observed.run(work);
   }
 
   #abort(why: ConnectError): void {
