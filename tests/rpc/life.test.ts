@@ -45,13 +45,18 @@ const END_HEADERS = 4;
 describe("the life of a unary call", () => {
   const { stage, modules } = staged();
   const outcomes: string[] = [];
+  let active = false;
   const observer: CallObserver = {
     serverCall: ({ method, carriage, header }) => {
       outcomes.push(`${carriage} ${method.name} for ${header("x-shelf")}`);
       return {
         run: (work) => {
-          outcomes.push("begins");
-          return work();
+          active = true;
+          try {
+            return work();
+          } finally {
+            active = false;
+          }
         },
         end: (error) => {
           outcomes.push(error === undefined ? "ends" : `ends with ${reasonOf(error)}`);
@@ -162,12 +167,15 @@ describe("the life of a unary call", () => {
 
   it("is answered once, although its handler goes on after the deadline", async () => {
     const late = Promise.withResolvers<void>();
-    stage.handler = () => late.promise;
+    stage.handler = async () => {
+      await late.promise;
+      outcomes.push("the handler ends");
+    };
     const answer = await raw(subject.url, { ...grpc, "grpc-timeout": "30m" }, envelope(request()));
     assert.equal(answer.headers["grpc-status"], "4");
     late.resolve();
     await sleep(20);
-    assert.deepEqual(outcomes.slice(1), ["begins", "ends with DEADLINE_EXCEEDED"]);
+    assert.deepEqual(outcomes.slice(1), ["ends with DEADLINE_EXCEEDED", "the handler ends"]);
   });
 
   it("does not begin when its request takes longer than its time to arrive", async () => {
