@@ -199,9 +199,18 @@ describe("the life of a unary call", () => {
   });
 
   it("is shown to who watches, from its arrival to its outcome", async () => {
+    stage.handler = () => {
+      outcomes.push(active ? "is handled within" : "is handled");
+    };
     await raw(subject.url, grpc, envelope(request()));
     await raw(subject.url, grpc, envelope(request("x")));
-    assert.deepEqual(outcomes, ["grpc GetListing for 7", "begins", "ends", "grpc GetListing for 7", "ends with INVALID_REQUEST"]);
+    assert.deepEqual(outcomes, [
+      "grpc GetListing for 7",
+      "is handled within",
+      "ends",
+      "grpc GetListing for 7",
+      "ends with INVALID_REQUEST",
+    ]);
   });
 
   for (const protocol of ["gRPC", "gRPC-Web", "Connect JSON"] satisfies Protocol[]) {
