@@ -65,6 +65,10 @@ export class Connection {
     return this.#connecting;
   }
 
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /** Ends calls that wait for a connection, and every connection once its calls have ended. */
   close(): void {
     this.#closed = true;

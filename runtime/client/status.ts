@@ -61,11 +61,10 @@ function readable(message: string): string {
 }
 
 /** What is wrong with an answer whose status is OK; undefined when nothing is. */
-export function answerProblem(header: Metadata | undefined, message: Buffer | undefined, extra: boolean): ConnectError | undefined {
+export function answerProblem(header: Metadata | undefined, message: Buffer | undefined): ConnectError | undefined {
   const type = contentTypeProblem(header);
   if (type !== undefined) return type;
   if (message === undefined) return new ConnectError("protocol error: missing output message for unary method", Code.Unimplemented);
-  if (extra) return new ConnectError("protocol error: received extra output message for unary method", Code.Unimplemented);
   return undefined;
 }
 

@@ -89,6 +89,13 @@ export function startable(channel: Channel, path: string, deadline: number): Cal
     : channel.createCall(path, deadline, null, null, null);
 }
 
+/** Tells the server how many attempts came before, as gRPC's own retries do. */
+function repeated(metadata: Metadata, attempts: number): Metadata {
+  const more = metadata.clone();
+  more.set("grpc-previous-rpc-attempts", String(attempts));
+  return more;
+}
+
 /** One call over all its attempts. It listens to grpc-js and to the caller's signal by itself: few objects are what makes a call cheap. */
 class UnaryCall implements Listener, EventListenerObject, Ending {
   readonly #shared: Shared;
@@ -108,7 +115,6 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
   // Of the attempt under way.
   #header: Metadata | undefined;
   #message: Buffer | undefined;
-  #extra = false;
 
   constructor(shared: Shared, sending: Sending, resolve: (answer: Answer) => void, reject: (error: ConnectError) => void) {
     this.#shared = shared;
@@ -151,9 +157,13 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
   }
 
   onReceiveMessage(message: Buffer): void {
-    this.#extra = this.#message !== undefined;
+    if (this.#ended) return;
+    if (this.#message !== undefined) {
+      this.endWith(new ConnectError("protocol error: received extra output message for unary method", Code.Unimplemented));
+      return;
+    }
     this.#message = message;
-    // A second message, which is one too many, would hold back the status.
+    // A second one would hold back the status until somebody asks for it.
     this.#call?.startRead();
   }
 
@@ -185,6 +195,10 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
       (error) => {
         clearTimeout(this.#timer);
         if (this.#ended) return;
+        if (this.#shared.connection.isClosed) {
+          this.#fail(closed());
+          return;
+        }
         this.#connects++;
         const failed = new ConnectError((error as Error).message, Code.Unavailable, undefined, undefined, error);
         if (this.#connects >= MAX_CONNECTS) this.#fail(failed);
@@ -199,7 +213,6 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
     this.#shared.attempts.sent++;
     this.#header = undefined;
     this.#message = undefined;
-    this.#extra = false;
     this.#channel = channel;
     this.#call = undefined;
     const call = startable(channel, method.path, deadline);
@@ -208,7 +221,7 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
       return;
     }
     this.#call = call;
-    call.start(metadata, this);
+    call.start(this.#begun === 0 ? metadata : repeated(metadata, this.#begun), this);
     call.startRead();
     call.sendMessageWithContext(bytes.length < this.#shared.compressMinBytes ? PLAIN_MESSAGE : COMPRESSED_MESSAGE, bytes);
     call.halfClose();
@@ -252,7 +265,7 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
 
   #answer(trailer: Metadata): void {
     const { method } = this.#sending;
-    const problem = answerProblem(this.#header, this.#message, this.#extra);
+    const problem = answerProblem(this.#header, this.#message);
     if (problem !== undefined) {
       this.#fail(problem);
       return;

@@ -133,6 +133,7 @@ describe("a client's connections", () => {
     deaf.close();
     await once(deaf, "close");
     await assert.rejects(client.command({}, { timeoutMs: 15_000 }), isUnavailable);
+    await assert.rejects(clientTo("http://nowhere.invalid:80").client.command({}, { timeoutMs: 15_000 }), isUnavailable);
   });
 
   it("are found again at once when the server is back", async () => {

@@ -133,16 +133,19 @@ describe("a call that failed", () => {
     assert.equal(grpc.attempts.sent, 1);
   });
 
-  it("gives each attempt only the time that is left", async () => {
+  it("gives each attempt only the time that is left, and says which it is", async () => {
     const timeouts: number[] = [];
+    const before: unknown[] = [];
     const { client } = await clientOf((stream, number, headers) => {
       timeouts.push(Number.parseInt(String(headers["grpc-timeout"]), 10));
+      before.push(headers["grpc-previous-rpc-attempts"]);
       if (number < 3) refuse(stream, Code.Unavailable, { "grpc-retry-pushback-ms": "60" });
       else answer(stream);
     });
     await client.ask({}, { timeoutMs: 10_000 });
     const [first = 0, second = 0, third = 0] = timeouts;
     assert.ok(first <= 10_000 && second <= first - 59 && third <= second - 59, String(timeouts));
+    assert.deepEqual(before, [undefined, "1", "2"]);
   });
 
   it("is over with its deadline, and is not sent after it", async () => {
