@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { constants, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import {
+  constants,
+  createServer as createHttp2Server,
+  type Http2Server,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
@@ -148,6 +154,24 @@ describe("a client's connections", () => {
     assert.equal((await client.command({})).value, "well");
   });
 
+  it("are made anew by the next call when one could not be made in time", async () => {
+    const silent: Socket[] = [];
+    const http2 = createHttp2Server().on("stream", (stream: ServerHttp2Stream) => answer(stream));
+    let connections = 0;
+    const server = createServer((socket) => {
+      if (connections++ < 3) silent.push(socket.on("error", () => {}));
+      else http2.emit("connection", socket);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    ends.push(() => {
+      for (const socket of silent) socket.destroy();
+      server.close();
+    });
+    const { client } = clientTo(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, { connectTimeoutMs: 100 });
+    await assert.rejects(client.command({}), isUnavailable);
+    assert.equal((await client.command({})).value, "well");
+  });
+
   it("share calls among all addresses, and leave the one that is gone", async () => {
     const counts = [0, 0];
     const servers = await Promise.all(
@@ -177,7 +201,7 @@ describe("a client's connections", () => {
 
   it("end with the client, and the calls on them", async () => {
     const server = await serving((http2) => http2.on("stream", () => {}));
-    const { client, grpc } = clientTo(server.url);
+    const { client, grpc } = clientTo(server.url, { pingIntervalMs: 1_000_000 });
     const call = assert.rejects(client.command({}), isUnavailable);
     while (server.sessions.size === 0) await new Promise(setImmediate);
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -1,16 +1,21 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { type AddressInfo, createServer } from "node:net";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
 import { type GrpcClient, type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
+import { FLAG, FRAME, frame, headerBlock, uint32 } from "../edges/frames.ts";
 import { answer, Echo, rawServer, refuse } from "./echo.ts";
 
 type OnStream = (stream: ServerHttp2Stream, number: number, headers: IncomingHttpHeaders) => void;
 
 const PATIENT = 20_000;
+/** What a connection begins with, before the first frame. */
+const PREFACE_BYTES = 24;
 
 function retryInfo(ms: number): string {
   const value = create(RetryInfoSchema, { retryDelay: { seconds: 0n, nanos: ms * 1_000_000 } });
@@ -130,7 +135,7 @@ describe("a call that failed", () => {
     const { client, grpc } = await clientOf((stream) => refuse(stream, Code.Unavailable, { "grpc-retry-pushback-ms": "15000" }));
     const error = await failsWith(Code.Unavailable, client.ask({}, { timeoutMs: 10_000 }));
     assert.equal(error.rawMessage, "");
-    assert.equal(grpc.attempts.sent, 1);
+    assert.deepEqual(grpc.attempts, { calls: 1, sent: 1, retried: 0, resent: 0 });
   });
 
   it("gives each attempt only the time that is left, and says which it is", async () => {
@@ -246,11 +251,32 @@ describe("a call that no server began", () => {
   });
 
   it("is not one whose answer had begun when its stream was refused", async () => {
-    const { client, grpc } = await clientOf((stream) => {
-      stream.respond({ ":status": 200, "content-type": "application/grpc" });
-      setImmediate(() => stream.close(constants.NGHTTP2_REFUSED_STREAM));
+    // Node itself sends no such thing: these frames are written by hand.
+    const head = headerBlock([
+      [":status", "200"],
+      ["content-type", "application/grpc"],
+    ]);
+    const server = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.write(frame(FRAME.settings, 0, 0));
+      let unread = Buffer.alloc(0);
+      let at = PREFACE_BYTES;
+      socket.on("data", (chunk: Buffer) => {
+        unread = Buffer.concat([unread, chunk]);
+        for (; unread.length >= at + 9; at += 9 + unread.readUIntBE(at, 3)) {
+          if (unread[at + 3] !== FRAME.headers) continue;
+          socket.write(frame(FRAME.headers, FLAG.endHeaders, 1, head));
+          setTimeout(() => socket.write(frame(FRAME.reset, 0, 1, uint32(constants.NGHTTP2_REFUSED_STREAM))), 10);
+        }
+      });
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const grpc = openGrpcClient({ baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}` });
+    ends.push(() => {
+      server.close();
+      grpc.close();
     });
-    await assert.rejects(client.command({}), ConnectError);
+    await assert.rejects(createClient(Echo, grpc.transport()).command({}, { timeoutMs: 10_000 }), isUnavailable);
     assert.equal(grpc.attempts.sent, 1);
   });
 
