@@ -1,6 +1,6 @@
 import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
-import { isRepeatable } from "./calls.ts";
+import { isRead, isRepeatable } from "./calls.ts";
 import { retryAfterMsOf } from "./errors.ts";
 
 /** What gives the token of who is signed in; undefined calls without one. Asked at every attempt. */
@@ -38,7 +38,7 @@ export function createSoukTransport(options: SoukTransportOptions): Transport {
     baseUrl: options.baseUrl,
     useHttpGet,
     useBinaryFormat,
-    interceptors: [...(options.interceptors ?? []), ...soukInterceptors(options), named],
+    interceptors: [...(options.interceptors ?? []), ...soukInterceptors(options), ...(useHttpGet ? [plainReads] : []), named],
     ...(options.fetch === undefined ? {} : { fetch: options.fetch }),
   });
   return {
@@ -93,6 +93,15 @@ function wait(ms: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", done);
   });
 }
+
+/**
+ * A read that anybody may make asks for nothing that a browser would first ask the server's leave for, once for each URL: the time that it has stays
+ * on this side, and the server's own bound is on the other.
+ */
+const plainReads: Interceptor = (next) => (request) => {
+  if (isRead(request.method) && !request.header.has("Authorization")) request.header.delete("Connect-Timeout-Ms");
+  return next(request);
+};
 
 /** A connection that failed is an error of `fetch` without a code, in words that differ from browser to browser. */
 const named: Interceptor = (next) => async (request) => {

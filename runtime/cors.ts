@@ -3,8 +3,8 @@ import type { AnyRequest, AnyResponse } from "#runtime/listener.ts";
 
 /** Lets web pages of the given origins call. */
 export interface Cors {
-  /** The headers of every answer to a page of this origin. */
-  headers(origin: string): Readonly<Record<string, string>> | undefined;
+  /** The headers of every answer to a page of this origin; without one, what a shared cache has to know about the answer. */
+  headers(origin: string | undefined): Readonly<Record<string, string>> | undefined;
   /** Sets those of a request. Answers whether it was a preflight and is done. */
   answers(request: AnyRequest, response: AnyResponse): boolean;
 }
@@ -16,9 +16,9 @@ export function createCors(origins: readonly string[]): Cors {
     allowed.has(origin) || (allowed.has("localhost") && /^https?:\/\/(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/.test(origin));
   const allowHeaders = [...cors.allowedHeaders, "Authorization"].join(", ");
   const exposeHeaders = cors.exposedHeaders.join(", ");
-  const headers = (origin: string): Readonly<Record<string, string>> | undefined => {
+  const headers = (origin: string | undefined): Readonly<Record<string, string>> | undefined => {
     if (allowed.size === 0) return undefined;
-    if (!isAllowed(origin)) return { vary: "origin" };
+    if (origin === undefined || !isAllowed(origin)) return { vary: "origin" };
     return { vary: "origin", "access-control-allow-origin": origin, "access-control-expose-headers": exposeHeaders };
   };
   return {

@@ -28,7 +28,7 @@ export interface Port {
   /** How long the body of a request may take to arrive, in ms. */
   readonly bodyTimeoutMs: number;
   /** Headers that every answer to this origin carries, for pages of others. */
-  corsHeaders(origin: string): Readonly<Record<string, string>> | undefined;
+  corsHeaders(origin: string | undefined): Readonly<Record<string, string>> | undefined;
   /** A call is over and its answer was sent, or its caller is gone. */
   done(): void;
 }
@@ -119,7 +119,8 @@ export class HttpCall extends UnaryCall implements Receiver {
       headers[name] = name === "set-cookie" ? [...((headers[name] as string[] | undefined) ?? []), value] : value;
     });
     const { origin } = this.headers;
-    const cors = origin === undefined ? undefined : this.port.corsHeaders(origin);
+    // A cache must not give a page what it kept for a caller that is none: the answer lacks what lets the page read it.
+    const cors = origin === undefined && this.exchange.httpMethod !== "GET" ? undefined : this.port.corsHeaders(origin);
     if (cors !== undefined) {
       for (const name of Object.keys(cors)) {
         const value = cors[name] as string;

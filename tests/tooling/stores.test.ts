@@ -129,14 +129,18 @@ describe("the stores of the tests", () => {
     const script = `
       process.env.PATH = "/nowhere";
       const { findProgram } = await import("./tools/stores/programs.ts");
-      for (const store of ["MariaDB", "Redis", "MariaDB client"]) {
+      for (const store of ["MariaDB", "Redis", "MariaDB client", "Chromium"]) {
         try { findProgram(store, { folders: [], cache: "/nowhere" }); } catch (error) { console.log(error.name, error.message); }
       }`;
     const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { cwd: ROOT, encoding: "utf8" });
-    const [mariadb, redis, client] = stdout.split("\n");
+    const [mariadb, redis, client, browser] = stdout.split("\n");
     assert.match(mariadb ?? "", /^StoresMissing .*apt install mariadb-server-core.*SOUK_TEST_MYSQL_URL/);
     assert.match(redis ?? "", /^StoresMissing .*apt install redis-server.*SOUK_TEST_REDIS_URL/);
     assert.match(client ?? "", /^StoresMissing .*apt install mariadb-client;/);
+    assert.match(
+      browser ?? "",
+      /^StoresMissing .*apt install chromium-headless-shell; on macOS: brew install --cask google-chrome\)\.$/,
+    );
   });
 
   it("say which file could not be fetched, and leave nothing half fetched", () => {

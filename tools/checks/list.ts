@@ -2,7 +2,7 @@ import { staleFiles } from "./generated.ts";
 import { findLanded, withContractOf } from "./landed.ts";
 import { runTests, TESTS_ON_TABLES, type TestRun } from "./mocha.ts";
 import { type Finished, runNode } from "./run.ts";
-import { startForTests, TEST_STORE_VARIABLE } from "./stores.ts";
+import { findBrowser, startForTests, TEST_STORE_VARIABLE } from "./stores.ts";
 
 /** What a check found. It counts as one; `passed` and `failed` count the tests inside it, where it has any. */
 export interface Outcome {
@@ -84,6 +84,11 @@ export const checks: readonly Check[] = [
     name: "stores",
     about: "a MariaDB and a Redis for the tests; fetched once where there are none",
     run: startForTests,
+  },
+  {
+    name: "browser",
+    about: "a Chromium for the test in a real browser; fetched once where there is none",
+    run: findBrowser,
   },
   { name: "buf-lint", about: "the contract's style", run: async () => ofExit(await buf("lint")) },
   {

@@ -29,6 +29,15 @@ export async function startForTests(): Promise<Outcome> {
   return { ok: true, output: "", note: named.length > 0 ? `named by ${named.join(" and ")}` : "private MariaDB and Redis" };
 }
 
+/** Finds the browser or fetches it, which takes longer than a test may. */
+export async function findBrowser(): Promise<Outcome> {
+  try {
+    return { ok: true, output: "", note: `Chromium ${findProgram("Chromium").version}` };
+  } catch (error) {
+    return { ok: false, output: error instanceof Error ? error.message : String(error) };
+  }
+}
+
 /** Ends what was started; without it they would end with this process. */
 export async function stopStores(): Promise<void> {
   await stores?.stop();

@@ -10,7 +10,7 @@ import path from "node:path";
  * a package depends on is there for its installation.
  */
 const UNPACKED =
-  /^(mariadb-server-core|mariadb-client|mariadb-client-core|redis-server|redis-tools|prometheus|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
+  /^(mariadb-server-core|mariadb-client|mariadb-client-core|redis-server|redis-tools|prometheus|chromium-headless-shell|chromium-common|zlib1g|lib(?!c6|c-|perl|pam).*)_/;
 const MAX_FETCH_MS = 10 * 60_000;
 
 /** Why packages cannot be fetched on this machine, as a sentence; undefined where they can. */

@@ -1,4 +1,5 @@
-// Where the programs of the production stores are: on this machine, or fetched into a cache of our own. No system service is started or touched.
+// Where the programs of the production stores are, and the tests' browser: on this machine, or fetched into a cache of our own. No system service is
+// started or touched.
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
@@ -7,8 +8,8 @@ import path from "node:path";
 import { exclusively } from "../bootstrap.mjs";
 import { cannotFetch, fetchPackages } from "./debian.ts";
 
-/** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM; a client is called mariadb. */
-const OLDEST = { MariaDB: [10, 6], "MariaDB client": [10, 6], Redis: [6, 2], promtool: [2, 40] } as const;
+/** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM; a client is called mariadb; pages of 2023. */
+const OLDEST = { MariaDB: [10, 6], "MariaDB client": [10, 6], Redis: [6, 2], promtool: [2, 40], Chromium: [120, 0] } as const;
 
 /** A store's server, or what talks to one. */
 export interface Program {
@@ -20,16 +21,17 @@ export interface Program {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** Which of the stores. "MariaDB client" is `mariadb`, with `mariadb-dump` beside it; promtool, which tests alert rules, is none, but is found alike. */
+/** Which of the stores. "MariaDB client" is `mariadb`, with `mariadb-dump` beside it; promtool, which tests alert rules, and Chromium or Chrome are none, but are found alike. */
 export type Store = keyof typeof OLDEST;
 
 interface Wanted {
   readonly names: readonly string[];
   /** What has to be in the same folder. */
   readonly beside?: string;
-  /** Debian's package, and Homebrew's formula. */
+  /** Debian's package, and Homebrew's formula; a cask is a person's to install. */
   readonly debian: string;
   readonly brew: string;
+  readonly isCask?: true;
   readonly version: RegExp;
 }
 
@@ -59,6 +61,13 @@ const WANTED: Readonly<Record<Store, Wanted>> = {
     brew: "prometheus",
     version: /version (\d+\.\d+\.\d+)/,
   },
+  Chromium: {
+    names: ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "Google Chrome", "Chromium"],
+    debian: "chromium-headless-shell",
+    brew: "google-chrome",
+    isCask: true,
+    version: /Chrom\D*(\d+\.\d+\.\d+)/,
+  },
 };
 
 const TEST_VARIABLES: NonNullable<Search["variables"]> = { MariaDB: "SOUK_TEST_MYSQL_URL", Redis: "SOUK_TEST_REDIS_URL" };
@@ -71,6 +80,8 @@ const USUAL_FOLDERS = [
   "/opt/homebrew/opt/mariadb/bin",
   "/opt/homebrew/bin",
   "/usr/local/opt/mariadb/bin",
+  "/Applications/Google Chrome.app/Contents/MacOS",
+  "/Applications/Chromium.app/Contents/MacOS",
 ];
 
 /** A sentence for the person at the terminal: what is missing and what to do. */
@@ -150,7 +161,8 @@ export function removeLeft(folder: string, name: string, mark: string): void {
 }
 
 function fromHomebrew(store: Store, say: Fetching["say"], advice: string): Program {
-  const { brew } = WANTED[store];
+  const { brew, isCask } = WANTED[store];
+  if (isCask) throw new StoresMissing(`${store} is not on this machine. ${advice}`);
   say(`${store} is not on this machine; running brew install ${brew} (once)`);
   const installed = spawnSync("brew", ["install", "--quiet", brew], {
     encoding: "utf8",
@@ -163,10 +175,10 @@ function fromHomebrew(store: Store, say: Fetching["say"], advice: string): Progr
 }
 
 function adviceOn(store: Store, variable: string | undefined): string {
-  const { debian, brew } = WANTED[store];
+  const { debian, brew, isCask } = WANTED[store];
   const [major, minor] = OLDEST[store];
   const instead = variable === undefined ? "" : `, or name a server of your own in ${variable}`;
-  return `Install ${store} ${major}.${minor} or newer (on Debian: apt install ${debian}; on macOS: brew install ${brew})${instead}.`;
+  return `Install ${store} ${major}.${minor} or newer (on Debian: apt install ${debian}; on macOS: brew install ${isCask ? "--cask " : ""}${brew})${instead}.`;
 }
 
 function onMachine(store: Store, folders: readonly string[]): Program | undefined {
@@ -183,10 +195,10 @@ function onMachine(store: Store, folders: readonly string[]): Program | undefine
 function inFolder(store: Store, folder: string): Program | undefined {
   const libraries = ["usr/lib", "lib"].flatMap((lib) => {
     const multiarch = process.arch === "arm64" ? "aarch64-linux-gnu" : "x86_64-linux-gnu";
-    return [path.join(folder, lib, multiarch), path.join(folder, lib)];
+    return [path.join(folder, lib, multiarch), path.join(folder, lib, multiarch, "pulseaudio"), path.join(folder, lib)];
   });
   const env = { LD_LIBRARY_PATH: libraries.filter((each) => existsSync(each)).join(":") };
-  for (const bin of ["usr/sbin", "usr/bin"]) {
+  for (const bin of ["usr/sbin", "usr/bin", "usr/lib/chromium"]) {
     for (const name of WANTED[store].names) {
       const program = tried(store, path.join(folder, bin, name), env);
       if (program !== undefined) return program;
