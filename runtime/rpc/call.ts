@@ -77,6 +77,11 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
     this.#observed = observer.serverCall({ method: desc, carriage: this.carriage, header: (name) => this.header(name) });
   }
 
+  /** Runs work as a part of the call for who watches: its lines and what it calls belong to it. */
+  #within<T>(work: () => T): T {
+    return this.#observed === undefined ? work() : this.#observed.run(work);
+  }
+
   /** Serves the message that arrived. Never throws. */
   protected async handle(message: Message): Promise<void> {
     if (this.over) return;
@@ -126,11 +131,6 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
     const error = failure(CANCELLED, { cause });
     this.#abort(error);
     this.end(error);
-  }
-
-  /** Runs something as a part of the call, for who watches: also what its log says. */
-  #within<T>(work: () => T): T {
-    return this.#observed === undefined ? work() : this.#observed.run(work);
   }
 
   #abort(why: ConnectError): void {

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
-import type { ServerHttp2Stream } from "node:http2";
+import { constants, type ServerHttp2Stream } from "node:http2";
 
 /** Headers as they are written; names in lower case. */
 export type WrittenHeaders = Record<string, string | number | string[]>;
@@ -26,26 +26,36 @@ export interface Exchange {
   read(maxBytes: number): void;
   /** Answers at once; the last word. Trailers, if any, follow the body. */
   respond(status: number, headers: WrittenHeaders, body?: Uint8Array, trailers?: WrittenHeaders): void;
-}
-
-/** Puts the pieces of a body together. */
-class Body {
-  #first: Buffer | undefined;
-  #more: Buffer[] | undefined;
-  length = 0;
-
-  add(chunk: Buffer): void {
-    this.length += chunk.length;
-    if (this.#first === undefined) this.#first = chunk;
-    else if (this.#more === undefined) this.#more = [this.#first, chunk];
-    else this.#more.push(chunk);
-  }
-  whole(): Buffer {
-    return this.#more === undefined ? (this.#first ?? EMPTY) : Buffer.concat(this.#more, this.length);
-  }
+  /** Ends it without an answer. */
+  cut(): void;
 }
 
 const EMPTY = Buffer.alloc(0);
+
+/** Puts the pieces of a body together, in room that doubles: a body of single bytes costs no more than one of large pieces. */
+class Body {
+  #bytes: Buffer = EMPTY;
+  length = 0;
+
+  add(chunk: Buffer): void {
+    const length = this.length + chunk.length;
+    if (this.length === 0) {
+      this.#bytes = chunk;
+    } else {
+      if (length > this.#bytes.length) {
+        const room = Buffer.allocUnsafe(2 * length);
+        this.#bytes.copy(room, 0, 0, this.length);
+        this.#bytes = room;
+      }
+      chunk.copy(this.#bytes, this.length);
+    }
+    this.length = length;
+  }
+  whole(): Buffer {
+    return this.#bytes.length === this.length ? this.#bytes : this.#bytes.subarray(0, this.length);
+  }
+}
+
 const WITH_TRAILERS = { waitForTrailers: true };
 const WITHOUT_BODY = { endStream: true };
 
@@ -114,6 +124,10 @@ export class Http2Exchange implements Exchange {
     // Of a request that is answered while it is read nothing more is wanted. One that was never read Node ends by itself.
     if (this.reading && !stream.readableEnded) setImmediate(closeStream, stream);
   }
+
+  cut(): void {
+    this.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  }
 }
 
 /** Later, so that the answer goes out before the RST_STREAM(NO_ERROR) that says the rest is not wanted (RFC 9113, 8.1). */
@@ -158,6 +172,8 @@ export class Http1Exchange implements Exchange {
     this.response = response;
     this.headers = request.headers;
     response.on("close", () => this.receiver.closed());
+    // What breaks closes, too; an error that nobody listens to would end the process.
+    response.on("error", () => {});
   }
 
   get httpMethod(): string {
@@ -199,5 +215,9 @@ export class Http1Exchange implements Exchange {
     else response.end(body);
     // What is still to come of a request that is answered already is thrown away.
     if (!request.complete) request.resume();
+  }
+
+  cut(): void {
+    this.response.destroy();
   }
 }

@@ -55,8 +55,8 @@ export class HttpCall extends UnaryCall implements Receiver {
   }
 
   start(): void {
-    this.observe();
     try {
+      this.observe();
       this.arrive(this.wire.timeoutMs(this), this.port.bodyTimeoutMs);
     } catch (error) {
       this.fail(error);
@@ -105,18 +105,32 @@ export class HttpCall extends UnaryCall implements Receiver {
       throw new Error(`An answer of ${bytes.length} bytes is larger than the ${this.rpc.maxResponseBytes} that may be sent.`);
     }
     this.end();
-    // Only compression makes an answer wait; what it cannot do is left to the closing of the exchange.
-    void this.wire.answer(this, bytes);
+    this.#write(() => this.wire.answer(this, bytes));
   }
 
   protected refuse(error: ConnectError): void {
-    this.wire.refuse(this, error);
+    this.#write(() => this.wire.refuse(this, error));
+  }
+
+  /** What cannot be written, such as a header of a handler that the protocol forbids, ends the exchange: nobody waits for ever. */
+  #write(work: () => void | Promise<void>): void {
+    const cut = (error: unknown) => {
+      this.log.error({ err: error }, "an answer could not be written");
+      this.exchange.cut();
+    };
+    try {
+      const written = work();
+      if (written !== undefined) written.catch(cut);
+    } catch (error) {
+      cut(error);
+    }
   }
 
   /** Adds to headers what the handler set and what the caller's origin needs. */
   withOwn(headers: WrittenHeaders): WrittenHeaders {
     this.ownHeader?.forEach((value, name) => {
-      headers[name] = name === "set-cookie" ? [...((headers[name] as string[] | undefined) ?? []), value] : value;
+      if (name === "set-cookie") headers[name] = [...((headers[name] as string[] | undefined) ?? []), value];
+      else headers[name] ??= value;
     });
     const { origin } = this.headers;
     // A cache must not give a page what it kept for a caller that is none: the answer lacks what lets the page read it.

@@ -30,10 +30,13 @@ export function createUnaryServer(options: UnaryServerOptions): UnaryServer {
     options.find(target, headers) ?? (target.includes("?") ? options.find(pathOf(target), headers) : undefined);
   return {
     takeStream(stream, headers) {
-      const rpc = find(headers[":path"] as string, headers);
+      const target = headers[":path"];
+      const rpc = target === undefined ? undefined : find(target as string, headers);
       // What asks for permissions only is no call.
       if (rpc === undefined || headers[":method"] === "OPTIONS") return false;
-      if (headers.expect !== undefined) stream.additionalHeaders({ ":status": 100 });
+      // Given up as soon as it was begun, as in a flood of resets: not worth looking at.
+      if (stream.destroyed || stream.closed) return true;
+      if (headers.expect === "100-continue") stream.additionalHeaders({ ":status": 100 });
       serve(rpc, new Http2Exchange(stream, headers), options);
       return true;
     },

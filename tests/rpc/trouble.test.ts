@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { onServer, type Subject } from "../support/server.ts";
+import { connectReason, envelope, GET_LISTING, LISTING, raw, request, staged } from "./stage.ts";
+
+describe("a server of unary calls", () => {
+  const { stage, modules } = staged();
+  const uncaught: unknown[] = [];
+  const note = (error: unknown) => uncaught.push(error);
+  let subject: Subject & { server: { port: number } };
+  before(async () => {
+    subject = await onServer(modules, "gRPC", { limits: { maxCalls: 2, bodyTimeoutMs: 2000 } });
+    process.on("uncaughtException", note).on("unhandledRejection", note);
+  });
+  after(async () => {
+    process.off("uncaughtException", note).off("unhandledRejection", note);
+    await subject.stop();
+  });
+  beforeEach(() => {
+    Object.assign(stage, { handled: 0, title: "", handler() {} });
+    uncaught.length = 0;
+  });
+  afterEach(async () => {
+    await sleep(20);
+    assert.deepEqual(uncaught, []);
+    stage.handler = () => {};
+    const { trailers } = await raw(subject.url, grpc, envelope(request()));
+    assert.equal(trailers?.["grpc-status"], "0", "It serves no more.");
+  });
+  const grpc = { "content-type": "application/grpc", te: "trailers" };
+
+  it("ends a call whose handler sets a header that cannot be sent, in answers and in errors", async () => {
+    for (const fails of [false, true]) {
+      stage.handler = ({ responseHeader }) => {
+        responseHeader.set("connection", "close");
+        if (fails) throw new Error("It failed.");
+      };
+      await assert.rejects(raw(subject.url, grpc, envelope(request())), /NGHTTP2_INTERNAL_ERROR/);
+    }
+  });
+
+  it("reads a body that comes in single bytes, and its pieces hold no more than its size", async () => {
+    const session = connectHttp2(subject.url);
+    try {
+      const stream = session.request({ ":method": "POST", ":path": GET_LISTING, "content-type": "application/json" });
+      const body = Buffer.from(JSON.stringify({ listingId: LISTING }));
+      for (const byte of body) {
+        stream.write(Buffer.from([byte]));
+        await new Promise(setImmediate);
+      }
+      stream.end();
+      let text = "";
+      for await (const chunk of stream) text += chunk;
+      assert.equal(JSON.parse(text).listing.listingId, LISTING);
+    } finally {
+      session.destroy();
+    }
+  });
+
+  it("forgets calls that are given up as soon as they are begun", async () => {
+    const session = connectHttp2(subject.url);
+    await once(session, "connect");
+    for (let call = 0; call < 50; call++) {
+      const stream = session.request({ ":method": "POST", ":path": GET_LISTING, ...grpc });
+      stream.on("error", () => {});
+      if (call % 2 === 0) stream.end(envelope(request()));
+      stream.close(8);
+    }
+    await sleep(50);
+    session.destroy();
+  });
+
+  it("answers what is no call: CONNECT, a path that is none, a method of HTTP that is none", async () => {
+    const session = connectHttp2(subject.url);
+    try {
+      const tunnel = session.request({ ":method": "CONNECT", ":authority": "elsewhere:443" });
+      tunnel.on("error", () => {});
+      const [answer] = await once(tunnel, "response");
+      assert.equal(answer[":status"], 405);
+      const nowhere = session.request({ ":method": "POST", ":path": `${GET_LISTING}?x=1`, "content-type": "text/plain" });
+      nowhere.end();
+      const [refused] = await once(nowhere, "response");
+      assert.equal(refused[":status"], 415);
+    } finally {
+      session.destroy();
+    }
+  });
+
+  it("turns calls beyond its bound away in their own form, and takes them again when there is room", async () => {
+    const release = Promise.withResolvers<void>();
+    stage.handler = () => release.promise;
+    const busy = [raw(subject.url, grpc, envelope(request())), raw(subject.url, grpc, envelope(request()))];
+    while (stage.handled < 2) await sleep(5);
+    const turned = await raw(subject.url, grpc, envelope(request()));
+    assert.equal(turned.headers["grpc-status"], "8");
+    const inJson = await raw(subject.url, { "content-type": "application/json" }, Buffer.from("{}"));
+    assert.deepEqual([inJson.headers[":status"], connectReason(inJson.body)], [429, "OVERLOADED"]);
+    release.resolve();
+    await Promise.all(busy);
+  });
+
+  it("keeps a connection of HTTP/1.1 whose request was too large for the next one", async () => {
+    const socket = connect(subject.server.port, "127.0.0.1");
+    const head = (length: number) =>
+      `POST ${GET_LISTING} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
+    const good = JSON.stringify({ listingId: LISTING });
+    let text = "";
+    socket.on("data", (chunk) => {
+      text += chunk;
+    });
+    socket.write(head(100_000) + "x".repeat(100_000));
+    while (!text.includes("REQUEST_TOO_LARGE")) await sleep(5);
+    socket.write(head(good.length) + good);
+    while (!text.includes(`"listingId":"${LISTING}"`)) await sleep(5);
+    socket.destroy();
+    assert.match(text, /^HTTP\/1.1 429 /);
+  });
+});
