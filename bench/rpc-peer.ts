@@ -1,6 +1,6 @@
 // connect-node with the same duties: how unary calls were served before they had a way of their own.
 
-import type { DescMessage, DescMethod } from "@bufbuild/protobuf";
+import { createRegistry, type DescMessage, type DescMethod } from "@bufbuild/protobuf";
 import { ConnectError, createConnectRouter, type Interceptor, type UnaryRequest, type UnaryResponse } from "@connectrpc/connect";
 import { compressionGzip } from "@connectrpc/connect-node";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
@@ -27,6 +27,8 @@ export async function servePeer(options: { verifiers: Verifiers; log: Log }): Pr
     verifiers: options.verifiers,
     validation: createValidation(new Set<DescMessage>(methods.map((method) => method.input))),
     log: options.log,
+    reasons: true,
+    types: createRegistry(),
     shutdown: new AbortController().signal,
     observer: undefined,
   };
@@ -46,7 +48,7 @@ export async function servePeer(options: { verifiers: Verifiers; log: Log }): Pr
     handler(request, response) {
       const handler = handlers.get(request.url ?? "");
       if (handler === undefined) throw new Error(`There is nothing at ${request.url}.`);
-      serveStream(handler, request, response, BODY_TIMEOUT_MS).catch(() => response.destroy());
+      serveStream(handler, request, response, { bodyTimeoutMs: BODY_TIMEOUT_MS, bare: false }).catch(() => response.destroy());
     },
   });
   return port;
@@ -67,7 +69,7 @@ function unaryInterceptor(duties: Duties): Interceptor {
       logCall(duties.log, arrival);
       return response;
     } catch (error) {
-      const answer = presentable(bound.signal.aborted ? bound.signal.reason : error, duties.log, arrival.method);
+      const answer = presentable(bound.signal.aborted ? bound.signal.reason : error, duties, arrival.method);
       logCall(duties.log, arrival, answer);
       throw answer;
     } finally {

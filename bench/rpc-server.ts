@@ -3,7 +3,7 @@
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { createRegistry, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
 import { Server as GrpcServer, ServerCredentials } from "@grpc/grpc-js";
 import {
@@ -118,6 +118,7 @@ async function oursBare(): Promise<number> {
     desc: CatalogService.method.getListing,
     implementation: async () => getListing(),
     timeoutMs: Number.POSITIVE_INFINITY,
+    types: createRegistry(),
     maxRequestBytes: 65_536,
     maxResponseBytes: 65_536,
     readsOnly: true,
@@ -128,6 +129,7 @@ async function oursBare(): Promise<number> {
   };
   const { takeStream } = createUnaryServer({
     bodyTimeoutMs: 10_000,
+    bare: false,
     corsHeaders: () => undefined,
     find: (path) => (path === METHOD_PATH ? rpc : undefined),
     begin: () => undefined,

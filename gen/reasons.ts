@@ -36,6 +36,10 @@ export const REASONS = {
    */
   CATEGORY_NOT_LEAF: Code.InvalidArgument,
   /**
+   * every service: A message is flagged as compressed, and no header names the compression.
+   */
+  COMPRESSION_UNNAMED: Code.Internal,
+  /**
    * catalog: An active listing keeps its currency. Withdraw it and create another one.
    */
   CURRENCY_FIXED: Code.FailedPrecondition,

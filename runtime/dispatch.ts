@@ -1,4 +1,4 @@
-import type { DescMessage, DescMethod, DescMethodUnary, DescService } from "@bufbuild/protobuf";
+import { createRegistry, type DescMessage, type DescMethod, type DescMethodUnary, type DescService } from "@bufbuild/protobuf";
 import {
   type ConnectRouter,
   type ConnectRouterOptions,
@@ -29,6 +29,8 @@ export interface DispatchOptions {
   readonly shutdown?: AbortSignal;
   /** Policies of services whose contract is others' and declares none. */
   readonly builtIn?: (method: DescMethod) => MethodPolicy | undefined;
+  /** False where contracts are others' that know no reasons: errors leave as handlers threw them, ours without their reasons. */
+  readonly reasons?: boolean;
   /** Watches calls; nothing does unless given. */
   readonly observer?: CallObserver | undefined;
 }
@@ -65,6 +67,8 @@ export function createDispatch(routes: readonly Routes[], options: DispatchOptio
     verifiers: options.verifiers,
     validation: createValidation(new Set<DescMessage>(methods.map((method) => method.input))),
     log: options.log,
+    reasons: options.reasons ?? true,
+    types: createRegistry(...registered.map(({ service }) => service.file)),
     shutdown: options.shutdown ?? new AbortController().signal,
     observer: options.observer,
   };
@@ -92,7 +96,7 @@ function routerOptions(duties: Duties): ConnectRouterOptions {
     acceptCompression: [compressionGzip],
     readMaxBytes: MAX_REQUEST_BYTES,
     writeMaxBytes: MAX_RESPONSE_BYTES,
-    jsonOptions: { ignoreUnknownFields: false },
+    jsonOptions: { ignoreUnknownFields: false, registry: duties.types },
     requireConnectProtocolHeader: false,
   };
 }

@@ -1,11 +1,11 @@
-import type { DescMethod, DescMethodUnary } from "@bufbuild/protobuf";
+import type { DescMethod, DescMethodUnary, Registry } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import { ACCOUNT_HEADER, admit, identify, SERVICE_TOKEN_HEADER, type Verifiers } from "#runtime/access.ts";
 import { type Caller, callerName } from "#runtime/call.ts";
 import { reasonOf, retryAfterMsOf } from "#runtime/error-details.ts";
-import { DEPENDENCY_UNAVAILABLE, failure, INTERNAL, openDetails } from "#runtime/errors.ts";
+import { DEPENDENCY_UNAVAILABLE, failure, INTERNAL, openDetails, withoutReason } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { type Log, plainLog } from "#runtime/log.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
@@ -22,6 +22,10 @@ export interface Duties {
   readonly verifiers: Verifiers;
   readonly validation: Validation;
   readonly log: Log;
+  /** Whether errors carry reasons. Without, handlers' errors leave as they were thrown. */
+  readonly reasons: boolean;
+  /** The messages of the served contracts: what a `google.protobuf.Any` holds as JSON. */
+  readonly types: Registry;
   /** Aborted when the process stops: streams end, unary calls finish. */
   readonly shutdown: AbortSignal;
   readonly observer: CallObserver | undefined;
@@ -45,7 +49,7 @@ function unaryDuties(duties: Duties, desc: DescMethodUnary, policy: MethodPolicy
       return caller instanceof Promise ? caller.then((known) => take(call, known)) : take(call, caller);
     },
     check: (call, message) => validation.check(call.rpc.desc.input, message),
-    presentable: (call, error) => presentable(error, log, call.method),
+    presentable: (call, error) => presentable(error, duties, call.method),
     ended(call, error) {
       if (lines !== undefined) writeCall(lines, name, call, error);
     },
@@ -69,6 +73,7 @@ export function methodFactory(
       desc,
       implementation,
       timeoutMs: policy.timeoutMs ?? Number.POSITIVE_INFINITY,
+      types: duties.types,
       maxRequestBytes: policy.maxRequestBytes,
       maxResponseBytes,
       readsOnly: desc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
@@ -84,7 +89,8 @@ export function methodFactory(
 const OWN_IDENTITY = new Set(["TOKEN_MISSING", "TOKEN_EXPIRED", "TOKEN_INVALID"]);
 
 /** The error as the caller may see it: with a reason, and without anything inner. What is not meant for callers is logged whole. */
-export function presentable(error: unknown, log: Log, method: DescMethod): ConnectError {
+export function presentable(error: unknown, { log, reasons }: Duties, method: DescMethod): ConnectError {
+  if (error instanceof ConnectError && !reasons) return withoutReason(error);
   if (error instanceof ConnectError) {
     if (error.code === Code.Unavailable && isFromElsewhere(error)) return exhausted(error);
     const reason = error.findDetails(ErrorInfoSchema).length > 0 ? reasonOf(error) : undefined;
@@ -98,7 +104,8 @@ export function presentable(error: unknown, log: Log, method: DescMethod): Conne
   }
   const errorId = newId();
   log.error({ err: error, error_id: errorId, method: methodName(method) }, "a call failed");
-  return failure(INTERNAL, { metadata: { error_id: errorId }, cause: error });
+  const hidden = failure(INTERNAL, { metadata: { error_id: errorId }, cause: error });
+  return reasons ? hidden : withoutReason(hidden);
 }
 
 /** Whether an error came from another service, rather than from this one's own doing. */

@@ -82,6 +82,12 @@ export function openDetails(error: ConnectError): ConnectError {
 
 const STANDARD_DETAILS = [ErrorInfoSchema, RetryInfoSchema, BadRequestSchema] as const;
 
+/** The error without our reason and what belongs to it, for contracts that know none. Any other error is given back as it is. */
+export function withoutReason(error: ConnectError): ConnectError {
+  const isOurs = error.findDetails(ErrorInfoSchema).some(({ domain }) => domain === ERROR_DOMAIN);
+  return isOurs ? new ConnectError(error.rawMessage, error.code, error.metadata, [], error.cause) : error;
+}
+
 // The runtime's own reasons. A service lists its own in its errors.ts.
 
 /** No token where one is needed. */
@@ -100,6 +106,12 @@ export const PERMISSION_DENIED = reason("PERMISSION_DENIED", Code.PermissionDeni
 export const INVALID_REQUEST = reason("INVALID_REQUEST", Code.InvalidArgument, "The request breaks the rules of its fields.");
 /** The request could not be read: broken JSON or protobuf, a wrong type, a body that ends too early. */
 export const MALFORMED_REQUEST = reason("MALFORMED_REQUEST", Code.InvalidArgument, "The request cannot be read.");
+/** A message is flagged as compressed, and no header says how. gRPC wants this code for it. */
+export const COMPRESSION_UNNAMED = reason(
+  "COMPRESSION_UNNAMED",
+  Code.Internal,
+  "A message is flagged as compressed, and no header names the compression.",
+);
 /** JSON with a field that the message does not have. */
 export const UNKNOWN_FIELD = reason("UNKNOWN_FIELD", Code.InvalidArgument, "The request has a field that does not exist.");
 /** More bytes than the method takes, after decompression. */

@@ -60,7 +60,7 @@ export function createGate(duties: Duties): (context: HandlerContext) => Promise
       nameReadingErrors(context, arrival, duties);
     } catch (error) {
       const answer = within(observed, () => {
-        const told = presentable(error, duties.log, method);
+        const told = presentable(error, duties, method);
         logCall(duties.log, { method, caller, startTime }, told);
         return told;
       });
@@ -80,7 +80,7 @@ function nameReadingErrors(context: HandlerContext, arrival: Arrival, duties: Du
     () => {
       const error: unknown = context.signal.reason;
       if (arrival.began || !(error instanceof ConnectError)) return;
-      const named = readingFailure(error);
+      const named = duties.reasons ? readingFailure(error) : error;
       if (named !== error) {
         Object.assign(error, { code: named.code, rawMessage: named.rawMessage, message: named.message, details: named.details });
       }
@@ -122,7 +122,7 @@ async function serveStream(
     if (ended === undefined) {
       const why = bound.signal.aborted ? bound.signal.reason : error;
       const answer = within(arrival.observed, () => {
-        const told = why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties.log, arrival.method);
+        const told = why === undefined || why === STREAM_OVER ? undefined : presentable(why, duties, arrival.method);
         logCall(duties.log, arrival, told);
         return told;
       });

@@ -2,6 +2,7 @@ import { Code, type ConnectError } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 import {
   CANCELLED,
+  COMPRESSION_UNNAMED,
   DEADLINE_EXCEEDED,
   failure,
   INTERNAL,
@@ -35,6 +36,12 @@ export function readingFailure(error: ConnectError): ConnectError {
   }
   if (/unknown compression/.test(text)) {
     return failure(PROTOCOL_UNSUPPORTED, { message: text });
+  }
+  if (/(missing|extra) input message/.test(text)) {
+    return failure(PROTOCOL_UNSUPPORTED, { message: text });
+  }
+  if (/do not know how to decompress/.test(text)) {
+    return failure(COMPRESSION_UNNAMED);
   }
   if (/cannot decode|parse binary|protocol error|decompression failed|premature|invalid|timeout/i.test(text)) {
     return failure(MALFORMED_REQUEST, { message: `The request cannot be read: ${text.slice(0, 300)}` });

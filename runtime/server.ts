@@ -17,11 +17,10 @@ import type { Log } from "#runtime/log.ts";
 import { SERVICE_HEADER } from "#runtime/peers.ts";
 import { DEFAULT_MAX_REQUEST_BYTES, type MethodPolicy } from "#runtime/policy.ts";
 import { reflectionRoutes } from "#runtime/reflection.ts";
-import { statusFailure } from "#runtime/refusals.ts";
 import type { UnaryMethod } from "#runtime/rpc/method.ts";
 import { createUnaryServer } from "#runtime/rpc/unary-server.ts";
 import type { ServiceModule } from "#runtime/service.ts";
-import { pathOf, refuse, serveStream, write } from "#runtime/streams.ts";
+import { pathOf, refuse, refuseStatus, serveStream, write } from "#runtime/streams.ts";
 import type { MetricsPage } from "#runtime/telemetry/metrics-page.ts";
 import type { CallObserver } from "#runtime/telemetry/observer.ts";
 
@@ -46,6 +45,11 @@ export interface ServerOptions {
   readonly limits?: Partial<ServerLimits>;
   /** Watches calls; nothing does unless given. */
   readonly observer?: CallObserver | undefined;
+  /**
+   * For modules whose contracts are others' and know neither policies nor reasons: the policy of all their methods. Errors then leave as
+   * handlers threw them, and what is in no protocol gets the HTTP status and no more.
+   */
+  readonly foreign?: MethodPolicy;
 }
 
 /** The bounds of a server. */
@@ -88,7 +92,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   );
   let calls = 0;
   const overload = () => (calls >= limits.maxCalls ? failure(OVERLOADED, { retryAfterMs: 1000 }) : undefined);
+  const bare = options.foreign !== undefined;
   const unaryServer = createUnaryServer({
+    bare,
     bodyTimeoutMs: limits.bodyTimeoutMs,
     corsHeaders: pages.headers,
     find: rpcs.unary,
@@ -107,9 +113,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     const path = pathOf(request);
     const stream = rpcs.stream(path, request.headers);
     if (stream === undefined) {
-      if (rpcs.unary(path, request.headers) !== undefined) refuse(request, response, statusFailure(405, path), 405);
+      if (rpcs.unary(path, request.headers) !== undefined) refuseStatus(request, response, 405, bare);
       else if (path === "/metrics" && options.metrics?.(request, response)) return;
-      else if (!openDoor(request, response)) plainPage(path, request, response, health);
+      else if (!openDoor(request, response)) plainPage(path, request, response, health, bare);
       return;
     }
     const refusal = overload();
@@ -117,7 +123,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       refuse(request, response, refusal);
       return;
     }
-    serveStream(stream, request, response, limits.bodyTimeoutMs).catch((error: unknown) => {
+    serveStream(stream, request, response, { bodyTimeoutMs: limits.bodyTimeoutMs, bare }).catch((error: unknown) => {
       options.log.debug({ err: error }, "an answer could not be written");
       response.destroy();
     });
@@ -161,7 +167,7 @@ function createRpcs(options: ServerOptions, health: HealthState, shutdown: Abort
       (router) => healthRoutes(router, health, parts),
       (router) => options.reflection === true && reflectionRoutes(router, () => dispatch.services),
     ],
-    { ...duties, builtIn: builtInPolicy },
+    { ...duties, builtIn: (method) => builtInPolicy(method) ?? options.foreign, reasons: options.foreign === undefined },
   );
   const unary = new Map(dispatch.unary);
   const streams = new Map(dispatch.handlers.map((handler) => [handler.requestPath, handler]));
@@ -204,10 +210,10 @@ The contract is in proto/, and asked of grpc.reflection.v1. Health: /healthz, /r
 `;
 
 /** The few pages that are not RPCs. `/healthz` says that the process lives, `/readyz` that it takes calls. */
-function plainPage(path: string, request: AnyRequest, response: AnyResponse, health: HealthState): void {
+function plainPage(path: string, request: AnyRequest, response: AnyResponse, health: HealthState, bare: boolean): void {
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads || (path !== "/" && path !== "/healthz" && path !== "/readyz")) {
-    refuse(request, response, statusFailure(404, path), 404);
+    refuseStatus(request, response, 404, bare);
     return;
   }
   const waiting = health.waitingFor();

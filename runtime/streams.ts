@@ -1,3 +1,4 @@
+import { IncomingMessage } from "node:http";
 import { Http2ServerResponse } from "node:http2";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type ConnectError, createContextValues } from "@connectrpc/connect";
@@ -15,7 +16,7 @@ export async function serveStream(
   handler: UniversalHandler,
   request: AnyRequest,
   response: AnyResponse,
-  bodyTimeoutMs: number,
+  { bodyTimeoutMs, bare }: { bodyTimeoutMs: number; bare: boolean },
 ): Promise<void> {
   const values = createContextValues();
   let universal: UniversalServerRequest;
@@ -27,20 +28,20 @@ export async function serveStream(
   }
   const answer = await handler({
     ...universal,
-    body: inTime(universal.body as AsyncIterable<Uint8Array>, handler.method, () => values.get(arrivalKey), bodyTimeoutMs),
+    body: inTime(request, handler.method, () => values.get(arrivalKey), bodyTimeoutMs),
   });
   if (answer.status !== 200 && answer.body === undefined) {
     if (answer.status === 405) response.setHeader("allow", handler.allowedMethods.join(", "));
-    refuse(request, response, statusFailure(answer.status, pathOf(request)), answer.status);
+    refuseStatus(request, response, answer.status, bare);
     return;
   }
   if (await writeTrailersOnly(answer, response)) return;
   await universalResponseToNodeResponse(answer, response as never);
 }
 
-/** A body that fails when it does not arrive within the call's deadline and the server's patience. */
+/** A body that fails when it does not arrive within the call's deadline and the server's patience. What nobody reads of it is thrown away. */
 async function* inTime(
-  body: AsyncIterable<Uint8Array>,
+  request: AnyRequest,
   method: DescMethod,
   arrival: () => Arrival | undefined,
   bodyTimeoutMs: number,
@@ -48,7 +49,8 @@ async function* inTime(
   // A stream's messages come when they come; its age bounds it.
   const patience = method.methodKind === "server_streaming" ? bodyTimeoutMs : Infinity;
   const leftMs = Math.min(patience, (arrival()?.deadline ?? Infinity) - Date.now());
-  const iterator = body[Symbol.asyncIterator]();
+  // The library's own way destroys a request that is not read to its end, and the connection before the answer with it.
+  const iterator = request.iterator({ destroyOnReturn: false });
   let late: (error: ConnectError) => void = () => {};
   const timeout = new Promise<never>((_, reject) => {
     late = reject;
@@ -66,9 +68,14 @@ async function* inTime(
     }
   } finally {
     clearTimeout(timer);
-    iterator.return?.().catch(() => {});
+    // The next request over HTTP/1.1 stands behind the rest of this one.
+    const resume = () => request instanceof IncomingMessage && request.resume();
+    iterator.return?.().then(resume, () => {});
   }
 }
+
+/** What the protocol itself puts before the messages of an answer. */
+const PROTOCOL_HEADERS = new Set(["content-type", "grpc-encoding", "grpc-accept-encoding"]);
 
 /**
  * Writes a gRPC error without messages as Trailers-Only: headers that end the stream. A proxy that retries on a status looks for it there
@@ -77,6 +84,8 @@ async function* inTime(
 async function writeTrailersOnly(answer: UniversalServerResponse, response: AnyResponse): Promise<boolean> {
   const { trailer, body } = answer;
   if (!(response instanceof Http2ServerResponse) || trailer === undefined || body === undefined) return false;
+  // Clients take all headers of such an answer for trailers.
+  if ([...new Headers(answer.header).keys()].some((name) => !PROTOCOL_HEADERS.has(name))) return false;
   const iterator = body[Symbol.asyncIterator]();
   const first = await iterator.next();
   if (first.done !== true) {
@@ -109,6 +118,12 @@ export function refuse(request: AnyRequest, response: AnyResponse, error: Connec
   const headers = { "content-type": "application/json", "cache-control": "no-store" };
   const body = request.method === "HEAD" ? undefined : errorToJsonBytes(error, undefined);
   write(response, status ?? codeToHttpStatus(error.code), headers, body);
+}
+
+/** Refuses what is in no protocol; bare is the status alone. */
+export function refuseStatus(request: AnyRequest, response: AnyResponse, status: number, bare: boolean): void {
+  if (bare) write(response, status, {});
+  else refuse(request, response, statusFailure(status, pathOf(request)), status);
 }
 
 /** Sets each header by itself: the two kinds of response agree on no signature that takes them all. */

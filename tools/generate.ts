@@ -5,11 +5,13 @@ import path from "node:path";
 import { root, runNode } from "./checks/run.ts";
 import { writeReasons } from "./reasons.ts";
 
+const BUF = "node_modules/@bufbuild/buf/bin/buf";
+
 type Generator = { name: string; run(folder: string): Promise<{ code: number | undefined; output: string }> };
 
 // Each writes its files under the given folder as it would under the root.
 const generators: Generator[] = [
-  { name: "buf", run: (folder) => runNode("node_modules/@bufbuild/buf/bin/buf", ["generate", "--output", folder]) },
+  { name: "buf", run: (folder) => runNode(BUF, ["generate", "--output", folder]) },
   {
     // After buf, which empties gen/.
     name: "reasons",
@@ -23,13 +25,17 @@ const generators: Generator[] = [
     run(folder) {
       // buf would empty all of mesh/.
       for (const each of ["mesh/generated", "docs/api"]) rmSync(path.resolve(root, folder, each), { recursive: true, force: true });
-      return runNode("node_modules/@bufbuild/buf/bin/buf", ["generate", "--template", "mesh/buf.gen.yaml", "--output", folder]);
+      return runNode(BUF, ["generate", "--template", "mesh/buf.gen.yaml", "--output", folder]);
     },
+  },
+  {
+    name: "buf for the conformance suite",
+    run: (folder) => runNode(BUF, ["generate", "--template", "tests/conformance/buf.gen.yaml", "--output", folder]),
   },
 ];
 
 /** The files of the root that are generated, and the folders that hold nothing else. */
-export const generated = ["gen", "mesh/generated", "mesh/values.schema.json", "docs/api"];
+export const generated = ["gen", "tests/conformance/gen", "mesh/generated", "mesh/values.schema.json", "docs/api"];
 
 /** Runs all generators with their output under `folder`. Returns what they printed; throws with it when one fails. */
 export async function generateInto(folder: string): Promise<string> {
@@ -45,7 +51,7 @@ export async function generateInto(folder: string): Promise<string> {
 if (import.meta.main) {
   if (process.argv.includes("--help")) {
     console.log(
-      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml). Takes no arguments.",
+      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml), and tests/conformance/gen/ from third_party/conformance/. Takes no arguments.",
     );
   } else {
     process.stdout.write(await generateInto("."));

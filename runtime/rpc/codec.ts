@@ -2,8 +2,8 @@ import {
   type DescMessage,
   fromBinary,
   fromJsonString,
-  type JsonReadOptions,
   type Message,
+  type Registry,
   toBinary,
   toJsonString,
 } from "@bufbuild/protobuf";
@@ -13,8 +13,9 @@ import { failure, MALFORMED_REQUEST, UNKNOWN_FIELD } from "#runtime/errors.ts";
 export interface Codec {
   readonly name: "proto" | "json";
   /** Fails with MALFORMED_REQUEST or UNKNOWN_FIELD. */
-  parse(schema: DescMessage, bytes: Uint8Array): Message;
-  serialize(schema: DescMessage, message: Message): Uint8Array;
+  parse(schema: DescMessage, bytes: Uint8Array, types: Registry): Message;
+  /** Any values are written as messages of `types`. */
+  serialize(schema: DescMessage, message: Message, types: Registry): Uint8Array;
 }
 
 /** Protobuf's binary format. */
@@ -30,15 +31,15 @@ export const protoCodec: Codec = {
   serialize: (schema, message) => toBinary(schema, message),
 };
 
-const READ: Partial<JsonReadOptions> = { ignoreUnknownFields: false };
 const UNKNOWN_KEY = /key "(.{1,100}?)" is unknown/;
 
 /** Protobuf's JSON format. A field that does not exist is refused rather than ignored: a misspelt one would be. */
 export const jsonCodec: Codec = {
   name: "json",
-  parse(schema, bytes) {
+  parse(schema, bytes, registry) {
     try {
-      return fromJsonString(schema, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString(), READ);
+      const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString();
+      return fromJsonString(schema, text, { ignoreUnknownFields: false, registry });
     } catch (cause) {
       const text = (cause as Error).message;
       const field = UNKNOWN_KEY.exec(text)?.[1];
@@ -48,5 +49,5 @@ export const jsonCodec: Codec = {
       throw failure(UNKNOWN_FIELD, { message: `The request has a field "${field}" that does not exist.`, metadata: { field } });
     }
   },
-  serialize: (schema, message) => Buffer.from(toJsonString(schema, message)),
+  serialize: (schema, message, registry) => Buffer.from(toJsonString(schema, message, { registry })),
 };

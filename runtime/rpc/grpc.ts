@@ -1,5 +1,5 @@
 import type { ConnectError } from "@connectrpc/connect";
-import { failure, MALFORMED_REQUEST, PROTOCOL_UNSUPPORTED } from "#runtime/errors.ts";
+import { COMPRESSION_UNNAMED, failure, MALFORMED_REQUEST, PROTOCOL_UNSUPPORTED } from "#runtime/errors.ts";
 import { type Codec, jsonCodec, protoCodec } from "#runtime/rpc/codec.ts";
 import type { WrittenHeaders } from "#runtime/rpc/exchange.ts";
 import { grpcStatus } from "#runtime/rpc/grpc-status.ts";
@@ -30,22 +30,26 @@ function unwrap(call: HttpCall, body: Buffer): Uint8Array | Promise<Uint8Array> 
   if (encoding !== undefined && encoding !== "gzip" && encoding !== "identity") {
     throw unknownCompression(call, String(encoding), "grpc-accept-encoding");
   }
-  if (body.length < HEAD_BYTES) {
-    throw failure(MALFORMED_REQUEST, { message: "The request has no message." });
-  }
+  if (body.length === 0) throw notOne("has none");
+  if (body.length < HEAD_BYTES) throw tooShort();
   const flags = body[0] as number;
   const length = body.readUInt32BE(1);
   if (length > maxRequestBytes) throw tooLarge(maxRequestBytes);
-  if (body.length !== HEAD_BYTES + length) {
-    const what = body.length < HEAD_BYTES + length ? "ends before its message does" : "has more than one message";
-    throw failure(MALFORMED_REQUEST, { message: `The request ${what}.` });
-  }
+  if (body.length < HEAD_BYTES + length) throw tooShort();
+  if (body.length > HEAD_BYTES + length) throw notOne("has more");
   const message = body.subarray(HEAD_BYTES);
   if (flags === 0) return message;
-  if (flags !== COMPRESSED || encoding !== "gzip") {
-    throw failure(MALFORMED_REQUEST, { message: "The message is not what its flags and the header grpc-encoding say." });
-  }
+  if (flags !== COMPRESSED) throw failure(MALFORMED_REQUEST, { message: "The message has flags that do not exist." });
+  if (encoding !== "gzip") throw failure(COMPRESSION_UNNAMED);
   return decompress(message, maxRequestBytes);
+}
+
+function notOne(what: string): ConnectError {
+  return failure(PROTOCOL_UNSUPPORTED, { message: `A unary call has one message; this one ${what}.` });
+}
+
+function tooShort(): ConnectError {
+  return failure(MALFORMED_REQUEST, { message: "The request ends before its message does." });
 }
 
 /** The refusal of a compression that is not spoken here; the answer names the one that is. */

@@ -87,7 +87,7 @@ export class HttpCall extends UnaryCall implements Receiver {
 
   #read(bytes: Uint8Array): void {
     if (bytes.length > this.rpc.maxRequestBytes) throw tooLarge(this.rpc.maxRequestBytes);
-    void this.handle(this.wire.codec.parse(this.rpc.desc.input, bytes));
+    void this.handle(this.wire.codec.parse(this.rpc.desc.input, bytes, this.rpc.types));
   }
 
   overflowed(): void {
@@ -100,7 +100,7 @@ export class HttpCall extends UnaryCall implements Receiver {
   }
 
   protected answer(message: Message): void {
-    const bytes = this.wire.codec.serialize(this.rpc.desc.output, message);
+    const bytes = this.wire.codec.serialize(this.rpc.desc.output, message, this.rpc.types);
     if (bytes.length > this.rpc.maxResponseBytes) {
       throw new Error(`An answer of ${bytes.length} bytes is larger than the ${this.rpc.maxResponseBytes} that may be sent.`);
     }

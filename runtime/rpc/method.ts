@@ -1,4 +1,4 @@
-import type { DescMethodUnary, Message } from "@bufbuild/protobuf";
+import type { DescMethodUnary, Message, Registry } from "@bufbuild/protobuf";
 import type { ConnectError } from "@connectrpc/connect";
 import type { Log } from "#runtime/log.ts";
 import type { UnaryCall } from "#runtime/rpc/call.ts";
@@ -27,6 +27,8 @@ export interface UnaryMethod {
   readonly implementation: (message: Message, call: UnaryCall) => unknown;
   /** The longest a call takes, in ms. */
   readonly timeoutMs: number;
+  /** What a `google.protobuf.Any` of its messages may hold as JSON. */
+  readonly types: Registry;
   /** The largest request message in bytes, before and after decompression. */
   readonly maxRequestBytes: number;
   /** The largest answer in bytes. */

@@ -16,6 +16,8 @@ export interface UnaryServerOptions extends Port {
   find(path: string, headers: IncomingHttpHeaders): UnaryMethod | undefined;
   /** Counts a call in, or answers why it is turned away. Each call that was counted in is `done` once. */
   begin(rpc: UnaryMethod): ConnectError | undefined;
+  /** Whether what is in no protocol gets the HTTP status and no more. */
+  readonly bare: boolean;
 }
 
 /** Serves unary calls of Connect, gRPC and gRPC-Web. Each `take` answers whether the request was one and is taken care of. */
@@ -84,11 +86,15 @@ function negotiate(rpc: UnaryMethod, exchange: Exchange): Wire | number {
 }
 
 /** Answers what is in no protocol, in the form of the simplest. */
-function misspoken(rpc: UnaryMethod, exchange: Exchange, status: number, port: Port): void {
+function misspoken(rpc: UnaryMethod, exchange: Exchange, status: number, options: UnaryServerOptions): void {
   exchange.receiver = { received() {}, overflowed() {}, closed() {} };
+  if (options.bare) {
+    exchange.respond(status, {});
+    return;
+  }
   const error = statusFailure(status, pathOf(exchange.target));
   const { origin, "content-type": type = "" } = exchange.headers;
-  const headers: WrittenHeaders = { ...(origin === undefined ? undefined : port.corsHeaders(origin)) };
+  const headers: WrittenHeaders = { ...(origin === undefined ? undefined : options.corsHeaders(origin)) };
   if (type.startsWith("application/grpc")) {
     exchange.respond(200, { ...headers, "content-type": type, ...Object.fromEntries(grpcStatus(error)) });
     return;

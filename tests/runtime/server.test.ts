@@ -335,7 +335,8 @@ describe("a server", () => {
       };
       assert.deepEqual(await ask(envelope(message).subarray(0, 20)), ["3", "MALFORMED_REQUEST"]);
       assert.deepEqual(await ask(envelope(Buffer.from([0x0a, 0xff, 0x01]))), ["3", "MALFORMED_REQUEST"]);
-      assert.deepEqual(await ask(Buffer.alloc(0)), ["3", "MALFORMED_REQUEST"]);
+      assert.deepEqual(await ask(Buffer.alloc(0)), ["12", "PROTOCOL_UNSUPPORTED"]);
+      assert.deepEqual(await ask(envelope(gzipSync(message), 1)), ["13", "COMPRESSION_UNNAMED"]);
       assert.deepEqual(await ask(envelope(Buffer.alloc(70_000))), ["8", "REQUEST_TOO_LARGE"]);
       const bomb = envelope(gzipSync(Buffer.alloc(50_000_000)), 1);
       assert.deepEqual(await ask(bomb, { "grpc-encoding": "gzip" }), ["8", "REQUEST_TOO_LARGE"]);
