@@ -18,7 +18,7 @@ export interface PeersOptions {
   readonly urlOf: (service: string) => string;
   /** Whether failed calls are tried again as their policy allows; not where a mesh between the processes does that. True unless given. */
   readonly retries?: boolean | undefined;
-  readonly observer?: Observer | undefined;
+  readonly observer?: Pick<Observer, "clientCall"> | undefined;
 }
 
 /** The services that other processes run. */

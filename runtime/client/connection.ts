@@ -37,6 +37,8 @@ const FAILED_REST_MS = 25;
 export class Connection {
   /** The place for people, such as `souk-order:8080`. */
   readonly name: string;
+  /** The beginning of its methods' URLs. */
+  readonly origin: string;
   readonly #target: string;
   readonly #secure: boolean;
   readonly #options: ChannelOptions;
@@ -50,6 +52,7 @@ export class Connection {
     const urls = [options.baseUrl].flat().map((url) => new URL(url));
     this.name = urls.map((url) => hostPort(url)).join(",");
     this.#target = targetOf(urls);
+    this.origin = (urls[0] as URL).origin;
     this.#secure = urls[0]?.protocol === "https:";
     this.#connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
     this.#options = channelOptions(options, hostPort(urls[0] as URL));

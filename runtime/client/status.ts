@@ -36,7 +36,8 @@ export function toError(status: StatusObject, header: Metadata | undefined): Con
   const metadata = toHeaders(header, status.metadata);
   if (!(status.code in Code)) return new ConnectError(`invalid grpc-status: ${status.code}`, Code.Internal, metadata);
   const rich = richStatus(status.metadata);
-  const error = new ConnectError(rich?.message || readable(status.details), (rich?.code || status.code) as Code, metadata);
+  const code = rich !== undefined && rich.code in Code ? rich.code : status.code;
+  const error = new ConnectError(rich?.message || readable(status.details), code as number as Code, metadata);
   error.details = (rich?.details ?? []).map(({ typeUrl, value }) => ({
     type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1),
     value,

@@ -32,6 +32,9 @@ import { openStream } from "#runtime/client/stream.ts";
 import { type Answer, closed, type Shared, sendUnary } from "#runtime/client/unary.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 
+/** What hears of calls that are made. */
+type ClientObserver = Pick<Observer, "clientCall">;
+
 /** How a client reaches its server. */
 export interface GrpcClientOptions extends ConnectionOptions {
   /** What is allowed of each method; nothing but the caller's deadline bounds one, and each is tried once, unless given. */
@@ -39,7 +42,7 @@ export interface GrpcClientOptions extends ConnectionOptions {
   /** With `sendCompression`: messages below this size, in bytes, are sent as they are; 1024 unless given. */
   readonly compressMinBytes?: number;
   /** Hears of each call. */
-  readonly observer?: Observer | undefined;
+  readonly observer?: ClientObserver | undefined;
 }
 
 /** A server that is called over gRPC: one set of connections, and as many transports as there are kinds of callers. */
@@ -96,9 +99,15 @@ class GrpcTransport implements Transport {
   readonly #known: Known;
   readonly #interceptors: readonly Interceptor[];
   readonly #base: Metadata;
-  readonly #observer: Observer | undefined;
+  readonly #observer: ClientObserver | undefined;
 
-  constructor(shared: Shared, known: Known, interceptors: readonly Interceptor[], base: Metadata, observer: Observer | undefined) {
+  constructor(
+    shared: Shared,
+    known: Known,
+    interceptors: readonly Interceptor[],
+    base: Metadata,
+    observer: ClientObserver | undefined,
+  ) {
     this.#shared = shared;
     this.#known = known;
     this.#interceptors = interceptors;
@@ -152,7 +161,7 @@ class GrpcTransport implements Transport {
       service: desc.parent,
       method: desc,
       requestMethod: "POST",
-      url: `http://${this.#shared.connection.name}${method.path}`,
+      url: `${this.#shared.connection.origin}${method.path}`,
       header: new Headers(header),
       contextValues: contextValues ?? createContextValues(),
       message,
@@ -195,7 +204,7 @@ class GrpcTransport implements Transport {
         service: desc.parent,
         method: desc,
         requestMethod: "POST",
-        url: `http://${this.#shared.connection.name}${method.path}`,
+        url: `${this.#shared.connection.origin}${method.path}`,
         header: new Headers(header),
         contextValues: contextValues ?? createContextValues(),
         message: input,
@@ -233,7 +242,7 @@ class GrpcTransport implements Transport {
     };
   }
 
-  #observe(observer: Observer, method: Method, base: Metadata): { metadata: Metadata; end(error?: ConnectError): void } {
+  #observe(observer: ClientObserver, method: Method, base: Metadata): { metadata: Metadata; end(error?: ConnectError): void } {
     const metadata = base.clone();
     const call = observer.clientCall({
       method: method.desc,

@@ -11,6 +11,7 @@ import {
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
+import { ROOT } from "../support/process.ts";
 import { answer, Echo, framed, rawServer } from "./echo.ts";
 
 const isUnavailable = (error: unknown) => error instanceof ConnectError && error.code === Code.Unavailable;
@@ -209,6 +210,26 @@ describe("a client's connections", () => {
     await call;
     await assert.rejects(client.command({}), isUnavailable);
     while (server.sessions.size > 0) await new Promise(setImmediate);
+  });
+
+  it("keep no process alive that has nothing else to do", async () => {
+    const server = await serving((http2) => http2.on("stream", (stream: ServerHttp2Stream) => answer(stream)));
+    const program = `
+      import { createClient } from "@connectrpc/connect";
+      import { openGrpcClient } from "#runtime/client/transport.ts";
+      import { Echo } from "./tests/client/echo.ts";
+      const client = createClient(Echo, openGrpcClient({ baseUrl: "${server.url}" }).transport());
+      console.log((await client.command({})).value);
+    `;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
+      cwd: ROOT,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    ends.push(() => child.kill("SIGKILL"));
+    const said = once(child.stdout, "data");
+    const [code] = await once(child, "exit");
+    assert.equal(code, 0);
+    assert.equal(String((await said)[0]).trim(), "well");
   });
 
   describe("to a process that is gone", () => {

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { gzipSync } from "node:zlib";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
-import { answer, Echo, framed, rawServer, texts } from "./echo.ts";
+import { answer, Echo, framed, rawServer, refuse, texts } from "./echo.ts";
 
 interface Seen {
   readonly headers: IncomingHttpHeaders;
@@ -135,5 +135,37 @@ describe("a message", () => {
     assert.equal(seen.length, 1);
     assert.equal(seen[0]?.headers["x-name"], "Zoe");
     assert.equal(seen[0]?.headers.te, "trailers");
+  });
+
+  it("is told of to an observer, once whatever its attempts, with what the observer sends along", async () => {
+    const told: string[] = [];
+    const seen: unknown[] = [];
+    let calls = 0;
+    const client = await clientOf(
+      (stream, { headers }) => {
+        seen.push(headers.traceparent);
+        if (calls++ === 0) refuse(stream, Code.Unavailable);
+        else if (headers[":path"] === "/souk.test.Echo/Ask") answer(stream);
+        else refuse(stream, Code.NotFound);
+      },
+      {
+        boundsOf: () => ({ maxAttempts: 2 }),
+        observer: {
+          clientCall({ method, carriage, target, setHeader }) {
+            assert.match(target, /^127\.0\.0\.1:\d+$/);
+            setHeader("traceparent", `of-${method.name}`);
+            return {
+              run: (work) => work(),
+              end: (error) => told.push(`${carriage} ${method.name} ${error?.code ?? 0}`),
+            };
+          },
+        },
+      },
+    );
+    await client.ask({});
+    await fails(client.command({}), Code.NotFound);
+    await fails(texts(client.list({})), Code.NotFound);
+    assert.deepEqual(told, ["grpc Ask 0", `grpc Command ${Code.NotFound}`, `grpc List ${Code.NotFound}`]);
+    assert.deepEqual(seen, ["of-Ask", "of-Ask", "of-Command", "of-List"]);
   });
 });
