@@ -231,7 +231,7 @@ function freshRow({ listingId, units }: Line, { sellerId }: Setting): StockRow {
     available_units: units,
     reserved_units: 0,
     sold_units: 0,
-    event_sequence: null,
+    event_sequence: 1,
   };
 }
 

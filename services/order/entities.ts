@@ -78,7 +78,7 @@ export const OrderLineEntity = defineEntity({
   },
 });
 
-/** One remote command of a saga: written before it is tried. */
+/** One remote command of a saga that an older program began; the others stand in the order's row. */
 export const SagaStepEntity = defineEntity({
   name: "SagaStep",
   tableName: "saga_step",

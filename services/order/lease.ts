@@ -1,6 +1,5 @@
 import type { Compilable } from "kysely";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import type { StepRecord } from "./steps.ts";
 
 /** How long a runner owns an order without writing. Longer than any try of a step. */
 export const LEASE_MS = 30_000;
@@ -24,8 +23,7 @@ export function acquireLease(database: OrderDatabase, orderId: string, owner: st
 }
 
 /**
- * The write of a saga: renews the lease, or gives it back, if `owner` still holds it; else it changes no row. With the steps of the saga where they stand in the
- * order's row.
+ * The write of a saga: renews the lease, or gives it back, if `owner` still holds it; else it changes no row. With the saga's steps, unless these were not read.
  */
 export function fence(
   tx: OrderTransaction,
@@ -51,22 +49,4 @@ export async function leaseEnd(database: OrderDatabase, orderId: string): Promis
     .where("order_id", "=", orderId)
     .executeTakeFirst();
   return row?.lease_expire_time ?? undefined;
-}
-
-/** Writes a step that has a row of its own: for the first time, or its change. */
-export function writeStep(
-  tx: OrderTransaction,
-  orderId: string,
-  step: StepRecord,
-  { stored }: { stored: boolean },
-): Compilable<unknown> {
-  if (!stored) {
-    return tx.sql.insertInto("saga_step").values({ order_id: orderId, ...step });
-  }
-  const { state, attempts, result, reason, update_time } = step;
-  return tx.sql
-    .updateTable("saga_step")
-    .set({ state, attempts, result, reason, update_time })
-    .where("order_id", "=", orderId)
-    .where("step", "=", step.step);
 }

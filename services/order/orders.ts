@@ -64,8 +64,8 @@ export interface NewOrder {
   readonly paymentMethodToken: string;
   /** The runner that drives it. */
   readonly lease: Pick<OrderRow, "lease_owner" | "lease_expire_time">;
-  /** The steps of its saga, as `steps.ts` writes them; null where they have rows of their own. */
-  readonly saga: string | null;
+  /** The steps of its saga, as `steps.ts` writes them. */
+  readonly saga: string;
 }
 
 /** Writes a new order in the state PLACING. */
@@ -98,7 +98,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     end_time: null,
     ...order.lease,
     saga: order.saga,
-    event_sequence: null,
+    event_sequence: 1,
     watch_time: watchTimeOf("PLACING", null, tx.now),
   };
   const lines = quote.lines.map((line, position) => ({

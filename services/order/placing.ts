@@ -7,12 +7,12 @@ import { fail, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { OrderTransaction } from "./entities.ts";
 import { ADDRESS_NOT_FOUND } from "./errors.ts";
-import { leaseColumns, writeStep } from "./lease.ts";
+import { leaseColumns } from "./lease.ts";
 import { insertOrder } from "./orders.ts";
 import { FIRST_STEP } from "./purchase.ts";
 import { type Quote, quote } from "./quote.ts";
 import type { Lease } from "./saga.ts";
-import type { StepRecord } from "./steps.ts";
+import { type StepRecord, writeSteps } from "./steps.ts";
 import { addWaiting } from "./waiting.ts";
 
 /** What a buyer and a seller agree on, before anything is written. */
@@ -65,9 +65,8 @@ export function placements(clients: Clients) {
         shipTo: { recipient, lines, city, region, postalCode, countryCode },
         paymentMethodToken: agreed.paymentMethodToken,
         lease: leaseColumns(tx, { owner }),
-        saga: null,
+        saga: writeSteps([step]),
       });
-      await tx.later(writeStep(tx, orderId, step, { stored: false }));
       await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
       return { orderId, lease: { owner, fresh: { order, step } } };
     },

@@ -4,7 +4,7 @@ import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#run
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import { acquireLease, fence, writeStep } from "./lease.ts";
+import { acquireLease, fence } from "./lease.ts";
 import type { OrderRecord } from "./orders.ts";
 import { readSteps, type StepRecord, writeSteps } from "./steps.ts";
 
@@ -107,8 +107,6 @@ export interface Sagas {
 
 /** Another runner has taken the order over: this one must not write any more. */
 class LeaseLost extends Error {}
-/** A step that is new to this runner is written already. */
-class StepThere extends Error {}
 /** The saga waits for somebody outside. */
 class Parked extends Error {}
 /** Going back: there is nothing further that was begun. */
@@ -159,12 +157,8 @@ class Run implements Saga {
   readonly #planned: boolean;
   readonly #fresh: Lease["fresh"];
   readonly #undos: Undo[] = [];
-  /** Outcomes that the next write takes along; a crash before it repeats the step under the same request_id. */
-  readonly #unwritten = new Set<StepRecord>();
-  #steps = new Map<string, StepRecord>();
-  /** Whether the steps stand in the order's row; else these have rows of their own. */
-  #inRow = false;
-  readonly #stored = new Set<StepRecord>();
+  /** The steps by name; each write takes them along. A crash before it repeats a step under the same request_id. Undefined before they are read. */
+  #known: Map<string, StepRecord> | undefined;
   #back = false;
   /** Whether this run brought a step to its end: then the next failure is another step's first, not this job's next. */
   #advanced = false;
@@ -188,7 +182,8 @@ class Run implements Saga {
         await this.#write(undefined, { last: true });
         return;
       }
-      await this.#load();
+      const { step } = this.#fresh ?? {};
+      this.#known = step ? new Map([[step.step, step]]) : await readSteps(this.#options.database.sql, this.#orderId);
       this.#back = course.direction === "back";
       await this.#follow(course);
     } catch (error) {
@@ -198,16 +193,8 @@ class Run implements Saga {
     }
   }
 
-  async #load(): Promise<void> {
-    const { order, step } = this.#fresh ?? {};
-    const read = step
-      ? { steps: new Map([[step.step, step]]), inRow: order?.saga != null }
-      : await readSteps(this.#options.database.sql, this.#orderId);
-    this.#steps = read.steps;
-    this.#inRow = read.inRow;
-    for (const row of this.#steps.values()) {
-      this.#stored.add(row);
-    }
+  get #steps(): Map<string, StepRecord> {
+    return this.#known as Map<string, StepRecord>;
   }
 
   async #follow(course: Course): Promise<void> {
@@ -293,7 +280,7 @@ class Run implements Saga {
       return fromBinary(question.result, known.result);
     }
     if (known === undefined) {
-      this.#unwritten.add(this.#newStep(name, 0));
+      this.#newStep(name, 0);
       await this.#write(question.wait, { last: true });
       throw new Parked();
     }
@@ -376,46 +363,26 @@ class Run implements Saga {
 
   #record(row: StepRecord, change: Partial<StepRecord>): void {
     Object.assign(row, change, { update_time: this.#options.database.clock.now() });
-    this.#unwritten.add(row);
   }
 
   /**
-   * Every write of a saga: only while the lease is held, and with the outcomes not yet written. The last one gives the lease back, and takes the job
+   * Every write of a saga: only while the lease is held, and with its steps as they are now. The last one gives the lease back, and takes the job
    * back unless the saga goes on `later`, or at once and from its start: `again`.
    */
   async #write(
     change?: (tx: OrderTransaction) => Promise<unknown>,
     { last = false, later = false, again = () => false }: { last?: boolean; later?: boolean; again?: () => boolean } = {},
   ): Promise<void> {
-    const rows = [...this.#unwritten];
-    const write = () =>
-      this.#options.database.transaction(async (tx) => {
-        const saga = this.#inRow ? writeSteps(this.#steps.values()) : undefined;
-        await tx.must(fence(tx, this.#orderId, this.#owner, { release: last, saga }), () => new LeaseLost());
-        for (const row of this.#inRow ? [] : rows) {
-          await tx.must(writeStep(tx, this.#orderId, row, { stored: this.#stored.has(row) }), () => new StepThere());
-        }
-        await change?.(tx);
-        if (again()) {
-          tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
-        } else if (last && !later && this.#planned) {
-          tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
-        }
-      });
-    await write().catch((error: unknown) => {
-      if (!(error instanceof StepThere)) {
-        throw error;
+    await this.#options.database.transaction(async (tx) => {
+      const saga = this.#known && writeSteps(this.#known.values());
+      await tx.must(fence(tx, this.#orderId, this.#owner, { release: last, saga }), () => new LeaseLost());
+      await change?.(tx);
+      if (again()) {
+        tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
+      } else if (last && !later && this.#planned) {
+        tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
       }
-      // By who took the order over, or by our own write before this, whose commit we did not hear of. The lease tells which.
-      for (const row of rows) {
-        this.#stored.add(row);
-      }
-      return write();
     });
-    for (const row of rows) {
-      this.#stored.add(row);
-      this.#unwritten.delete(row);
-    }
   }
 
   /** A try failed and may be tried again: notes why, gives the lease back, and leaves the rest to the job. */

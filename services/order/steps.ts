@@ -43,15 +43,12 @@ export function parseSteps(text: string): Map<string, StepRecord> {
   return steps;
 }
 
-/** The steps of an order's saga, by name, and whether they stand in its row. */
-export async function readSteps(
-  sql: Kysely<Tables>,
-  orderId: string,
-): Promise<{ readonly steps: Map<string, StepRecord>; readonly inRow: boolean }> {
+/** The steps of an order's saga, by name; from rows of their own, where an older program began it. */
+export async function readSteps(sql: Kysely<Tables>, orderId: string): Promise<Map<string, StepRecord>> {
   const order = await sql.selectFrom("orders").select("saga").where("order_id", "=", orderId).executeTakeFirst();
   if (order?.saga != null) {
-    return { steps: parseSteps(order.saga), inRow: true };
+    return parseSteps(order.saga);
   }
   const rows = await sql.selectFrom("saga_step").selectAll().where("order_id", "=", orderId).execute();
-  return { steps: new Map(rows.map(({ order_id: _, ...step }) => [step.step, step])), inRow: false };
+  return new Map(rows.map(({ order_id: _, ...step }) => [step.step, step]));
 }

@@ -153,7 +153,7 @@ function blankPayment(tx: PaymentTransaction, paymentId: string): PaymentRow {
     create_time: tx.now,
     update_time: tx.now,
     version: 1,
-    event_sequence: null,
+    event_sequence: 0,
     watch_time: null,
   };
 }

@@ -97,20 +97,15 @@ export interface Workshop {
   readonly heard: string[];
 }
 
-/** Opens one. `over` changes single steps; `saga` is null where the steps have rows of their own. */
-export async function openWorkshop(
-  over: { run?: (saga: Saga, world: World) => Promise<void>; saga?: string | null } = {},
-): Promise<Workshop> {
+/** Opens one. `over` changes single steps. */
+export async function openWorkshop(over: { run?: (saga: Saga, world: World) => Promise<void> } = {}): Promise<Workshop> {
   const { database, clock } = await memoryDatabase(entities, migrations, { service: "order" });
   const world = new World();
   const lease = { owner: newId() };
   const orderId = newId();
   const heard: string[] = [];
   await database.transaction((tx) =>
-    insertOrder(tx, {
-      ...newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 }),
-      ...(over.saga === undefined ? {} : { saga: over.saga }),
-    }),
+    insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })),
   );
   const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
     const order = await readOrder(db.sql, orderId);
@@ -162,7 +157,7 @@ export async function openWorkshop(
     },
     state: async () => (await readOrder(database.sql, orderId))?.state,
     async steps() {
-      const { steps } = await readSteps(database.sql, orderId);
+      const steps = await readSteps(database.sql, orderId);
       return Object.fromEntries([...steps.values()].map((row) => [row.step, row.state]));
     },
   };
