@@ -1,4 +1,5 @@
-import type { Compilable, CompiledQuery, DatabaseConnection, Kysely, QueryResult } from "kysely";
+import type { CompiledQuery, DatabaseConnection, Kysely, QueryResult } from "kysely";
+import { compiledOf, type Statement } from "./compiled.ts";
 import { isUniqueViolation } from "./errors.ts";
 
 /** A connection that takes several statements in one round trip. Others are given them one by one. */
@@ -28,8 +29,8 @@ export interface Outcome<O> {
 }
 
 /** The outcomes of several statements. */
-export type Outcomes<Q extends readonly Compilable<unknown>[]> = {
-  [I in keyof Q]: Outcome<Q[I] extends Compilable<infer O> ? O : never>;
+export type Outcomes<Q extends readonly Statement<unknown>[]> = {
+  [I in keyof Q]: Outcome<Q[I] extends Statement<infer O> ? O : never>;
 };
 
 /**
@@ -64,11 +65,11 @@ export function requireOne(deferred: Deferred, result: QueryResult<unknown> | un
 }
 
 /** Sends statements of one transaction together. */
-export async function executeTogether<const Q extends readonly Compilable<unknown>[]>(
+export async function executeTogether<const Q extends readonly Statement<unknown>[]>(
   sql: Pick<Kysely<never>, "getExecutor">,
   queries: Q,
 ): Promise<Outcomes<Q>> {
-  const compiled = queries.map((query) => query.compile());
+  const compiled = queries.map(compiledOf);
   const results = await sql.getExecutor().provideConnection(async (connection) => {
     if (isBatching(connection)) {
       return connection.executeAll(compiled);

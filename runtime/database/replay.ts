@@ -2,9 +2,10 @@ import { createHash } from "node:crypto";
 import { create, type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { ConnectError, type HandlerContext } from "@connectrpc/connect";
-import type { Compilable, Kysely } from "kysely";
+import type { Kysely } from "kysely";
 import { type Call, callOf } from "#runtime/call.ts";
 import { fail, REQUEST_ID_REUSED } from "#runtime/errors.ts";
+import { insertRow, type Statement } from "./compiled.ts";
 import type { ReplayTable, RuntimeTables } from "./tables.ts";
 
 /** How long a command's first answer is kept. */
@@ -65,12 +66,8 @@ function callerName(call: Call): string {
 }
 
 /** The row of a command that has begun. */
-export function insertPending(
-  sql: Kysely<RuntimeTables>,
-  command: Pick<Command, "key" | "hash">,
-  now: number,
-): Compilable<unknown> {
-  return sql.insertInto("replay").values({
+export function insertPending(sql: Kysely<RuntimeTables>, command: Pick<Command, "key" | "hash">, now: number): Statement<unknown> {
+  return insertRow(sql, "replay", {
     request_key: command.key,
     request_hash: command.hash,
     state: "pending",

@@ -3,11 +3,12 @@ import { create, type DescMessage, type MessageInitShape, type MessageShape, toB
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectError } from "@connectrpc/connect";
 import type { SqlEntityManager } from "@mikro-orm/sql";
-import type { Compilable, ControlledTransaction, Kysely } from "kysely";
+import type { ControlledTransaction, Kysely } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 import { executeLater, executeTogether, type Outcome, type Outcomes } from "./batch.ts";
+import { compiledOf, insertRows, type Statement, updateRow } from "./compiled.ts";
 import { endJobLater, eraseJob, type JobName, type NewJob, planJob } from "./job-plans.ts";
 import { type Command, CommandKnown, insertPending, writeError } from "./replay.ts";
 import type { RuntimeTables } from "./tables.ts";
@@ -45,17 +46,17 @@ export interface Transaction<Tables = unknown> {
   /** Kysely on the same connection. Columns are named as in the table; money columns come as bigint. */
   readonly sql: Kysely<Tables & RuntimeTables>;
   /** Sends statements of `sql` in one round trip, in this order, and gives what came of each; the first that fails keeps the rest from running. */
-  together<const Q extends readonly Compilable<unknown>[]>(...queries: Q): Promise<Outcomes<Q>>;
+  together<const Q extends readonly Statement<unknown>[]>(...queries: Q): Promise<Outcomes<Q>>;
   /**
    * Writes statements of `sql` whose outcome does not matter: with the next one, or with the commit. Where a row that is there already would be no mistake,
    * use `together` or `execute`: whoever sends the next statement would meet that error.
    */
-  later(...queries: readonly Compilable<unknown>[]): Promise<void>;
+  later(...queries: readonly Statement<unknown>[]): Promise<void>;
   /**
    * As `later`, for an insert that must meet no key that is there, or an update or delete that must change one row, found by its key: the transaction fails with
    * what `otherwise` gives. Alone in its transaction such an update goes without one.
    */
-  must(query: Compilable<unknown>, otherwise: () => Error): Promise<void>;
+  must(query: Statement<unknown>, otherwise: () => Error): Promise<void>;
   /** The clock's time at the start of this attempt, in milliseconds; the same throughout. */
   readonly now: number;
   /** Tells a fact. It gets the aggregate's next sequence number, without gaps, in commit order. */
@@ -144,19 +145,19 @@ export class OpenTransaction implements Transaction {
     return this.#em;
   }
 
-  together<const Q extends readonly Compilable<unknown>[]>(...queries: Q): Promise<Outcomes<Q>> {
+  together<const Q extends readonly Statement<unknown>[]>(...queries: Q): Promise<Outcomes<Q>> {
     return executeTogether(this.sql, queries);
   }
 
-  later(...queries: readonly Compilable<unknown>[]): Promise<void> {
+  later(...queries: readonly Statement<unknown>[]): Promise<void> {
     return executeLater(
       this.sql,
-      queries.map((each) => ({ query: each.compile() })),
+      queries.map((each) => ({ query: compiledOf(each) })),
     );
   }
 
-  must(each: Compilable<unknown>, otherwise: () => Error): Promise<void> {
-    const query = each.compile();
+  must(each: Statement<unknown>, otherwise: () => Error): Promise<void> {
+    const query = compiledOf(each);
     return executeLater(this.sql, [{ query, must: query.query.kind !== "InsertQueryNode", otherwise }]);
   }
 
@@ -261,7 +262,7 @@ export class OpenTransaction implements Transaction {
     };
   }
 
-  async #together(queries: readonly Compilable<unknown>[]): Promise<Outcome<unknown>[]> {
+  async #together(queries: readonly Statement<unknown>[]): Promise<Outcome<unknown>[]> {
     return queries.length === 0 ? [] : [...(await executeTogether(this.sql, queries))];
   }
 
@@ -270,11 +271,7 @@ export class OpenTransaction implements Transaction {
       await this.later(this.sql.deleteFrom("replay").where("request_key", "=", key).where("state", "=", "pending"));
       return;
     }
-    const update = this.sql
-      .updateTable("replay")
-      .set({ state, answer })
-      .where("request_key", "=", key)
-      .where("state", "=", "pending");
+    const update = updateRow(this.sql, "replay", { state, answer }, { request_key: key, state: "pending" });
     if (this.#surelyWaiting.has(key)) {
       await this.later(update);
     } else {
@@ -298,7 +295,7 @@ export class OpenTransaction implements Transaction {
     return [...counts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
   }
 
-  #outboxInserts(sequences: readonly Taken[], outcomes: readonly Outcome<unknown>[]): Compilable<unknown>[] {
+  #outboxInserts(sequences: readonly Taken[], outcomes: readonly Outcome<unknown>[]): Statement<unknown>[] {
     const next = new Map(
       sequences.map(({ type, id, count }, index) => [`${type}/${id}`, lastNumber(outcomes[index] as Outcome<unknown>) - count + 1]),
     );
@@ -308,10 +305,10 @@ export class OpenTransaction implements Transaction {
       next.set(name, sequence + 1);
       return this.#outboxRow(event, eventId, sequence, traceparent);
     });
-    const inserts: Compilable<unknown>[] = [];
+    const inserts: Statement<unknown>[] = [];
     // SQLite and MySQL bound the parameters of a statement.
     for (let start = 0; start < rows.length; start += OUTBOX_ROWS) {
-      inserts.push(this.sql.insertInto("outbox").values(rows.slice(start, start + OUTBOX_ROWS)));
+      inserts.push(insertRows(this.sql, "outbox", rows.slice(start, start + OUTBOX_ROWS)));
     }
     return inserts;
   }

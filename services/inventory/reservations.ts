@@ -2,6 +2,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Kysely } from "kysely";
 import type { ReserveRequest } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { meaningOf } from "#runtime/database/batch.ts";
+import { compiledFor, insertRow, insertRows } from "#runtime/database/compiled.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { gathered } from "#runtime/database/gathered.ts";
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
@@ -54,18 +55,18 @@ export function wantedOf(request: ReserveRequest): Wanted {
 
 /** The reservation with its lines; undefined when there is none. */
 export async function loadReservation(sql: Kysely<InventoryTables>, reservationId: string): Promise<Reserved | undefined> {
-  return reservedOf(await reservationOf(sql, reservationId).execute());
+  return reservedOf((await sql.executeQuery(reservationOf(sql, { reservationId }))).rows);
 }
 
-function reservationOf(sql: Kysely<InventoryTables>, reservationId: string) {
-  return sql
+const reservationOf = compiledFor((sql: Kysely<InventoryTables>, at: { reservationId: string }) =>
+  sql
     .selectFrom("reservation as r")
     .leftJoin("reservation_line as l", "l.reservation_id", "r.reservation_id")
     .selectAll("r")
     .select(["l.listing_id", "l.units"])
-    .where("r.reservation_id", "=", reservationId)
-    .orderBy("l.listing_id");
-}
+    .where("r.reservation_id", "=", at.reservationId)
+    .orderBy("l.listing_id"),
+);
 
 /** A reservation and its lines as one row for each line; one without lines as a row without. */
 function reservedOf(rows: readonly (ReservationRow & { listing_id: string | null; units: number | null })[]): Reserved | undefined {
@@ -128,7 +129,7 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
   };
   let lacking: Awaited<ReturnType<typeof moveAll>>;
   try {
-    await tx.must(tx.sql.insertInto("reservation").values(row), () => new AlreadyThere());
+    await tx.must(insertRow(tx.sql, "reservation", row), () => new AlreadyThere());
     // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
     lacking = await moveAll(tx, "reserve", lines, reservationId);
   } catch (error) {
@@ -142,7 +143,7 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
     failLacking({ line: lacking.line, availableUnits: lacking.stock?.available_units });
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
-  await tx.later(tx.sql.insertInto("reservation_line").values(rows));
+  await tx.later(insertRows(tx.sql, "reservation_line", rows));
   return { row, lines };
 }
 
@@ -213,7 +214,7 @@ async function end(tx: InventoryTransaction, reservationId: string, state: EndSt
   if (state !== "RELEASED") {
     ending = ending.where("expire_time", state === "COMMITTED" ? ">" : "<=", tx.now);
   }
-  const [{ changed }, { rows }] = await tx.together(ending, reservationOf(tx.sql, reservationId));
+  const [{ changed }, { rows }] = await tx.together(ending, reservationOf(tx.sql, { reservationId }));
   const reserved = reservedOf(rows);
   if (reserved !== undefined && changed === 1n) {
     const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", reserved.lines, reservationId);

@@ -1,5 +1,6 @@
 import type { ExpressionBuilder, Kysely } from "kysely";
 import { StockChangedSchema } from "#gen/marketplace/inventory/v1/events_pb.ts";
+import { compiledFor } from "#runtime/database/compiled.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { fail, INVALID_REQUEST, UNAVAILABLE } from "#runtime/errors.ts";
 import type { InventoryTables, InventoryTransaction, StockRow } from "./entities.ts";
@@ -76,13 +77,24 @@ export async function moveAll(
   return undefined;
 }
 
-function moving(tx: InventoryTransaction, move: Move, { listingId, units }: Line) {
-  const [from, to] = moves[move];
-  return tx.sql
-    .updateTable("stock")
-    .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))
-    .where("listing_id", "=", listingId)
-    .where(from, ">=", units);
+function moving(tx: InventoryTransaction, move: Move, line: Line) {
+  return movements[move](tx.sql, line);
+}
+
+const movements = {
+  reserve: movement(moves.reserve),
+  commit: movement(moves.commit),
+  "give back": movement(moves["give back"]),
+} satisfies Record<Move, unknown>;
+
+function movement([from, to]: readonly [from: Counter, to: Counter]) {
+  return compiledFor((sql: Kysely<InventoryTables>, { listingId, units }: Line) =>
+    sql
+      .updateTable("stock")
+      .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))
+      .where("listing_id", "=", listingId)
+      .where(from, ">=", units),
+  );
 }
 
 /** Tells the units of listings as they are now; `reservationId` is what changed them, empty for the seller. Their rows are locked by this transaction. */

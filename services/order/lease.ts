@@ -1,4 +1,4 @@
-import type { Compilable } from "kysely";
+import { type Statement, updateRow } from "#runtime/database/compiled.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
 
 /** How long a runner owns an order without writing. Longer than any try of a step. */
@@ -30,15 +30,10 @@ export function fence(
   orderId: string,
   owner: string,
   { release, saga }: { release: boolean; saga?: string | undefined },
-): Compilable<unknown> {
-  return tx.sql
-    .updateTable("orders")
-    .set({
-      ...(saga === undefined ? {} : { saga }),
-      ...(release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner })),
-    })
-    .where("order_id", "=", orderId)
-    .where("lease_owner", "=", owner);
+): Statement<unknown> {
+  const lease = release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner });
+  const set = saga === undefined ? lease : { saga, ...lease };
+  return updateRow(tx.sql, "orders", set, { order_id: orderId, lease_owner: owner });
 }
 
 /** When the lease of an order runs out; undefined when nobody holds it. */

@@ -12,6 +12,7 @@ import {
   OrderShippedSchema,
 } from "#gen/marketplace/order/v1/events_pb.ts";
 import { type OrderSchema, OrderState, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
+import { insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
 import { newId } from "#runtime/ids.ts";
 import type { LineRow, OrderDatabase, OrderRow, OrderTransaction, Viewer } from "./entities.ts";
 import { LEASE_MS } from "./lease.ts";
@@ -110,7 +111,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     unit_price_minor: line.unitPriceMinor,
     listing_time: line.listingTime,
   }));
-  await tx.later(tx.sql.insertInto("orders").values(row), tx.sql.insertInto("order_line").values(lines));
+  await tx.later(insertRow(tx.sql, "orders", row), insertRows(tx.sql, "order_line", lines));
   const record = { ...row, lines };
   append(tx, OrderPlacedSchema, record);
   return record;
@@ -180,13 +181,8 @@ export async function changeState(
     version: order.version + 1,
     ...(schema !== undefined && order.event_sequence != null ? { event_sequence: order.event_sequence + 1 } : {}),
   };
-  const change = tx.sql
-    .updateTable("orders")
-    .set(changes)
-    .where("order_id", "=", order.order_id)
-    .where("state", "=", order.state)
-    .where("version", "=", order.version);
-  await tx.must(change, otherwise);
+  const { order_id, state, version } = order;
+  await tx.must(updateRow(tx.sql, "orders", changes, { order_id, state, version }), otherwise);
   const changed: OrderRecord = { ...order, ...changes };
   tx.changed({ kind: "order", id: order.order_id, version: changed.version });
   if (schema !== undefined) {

@@ -5,6 +5,7 @@ import {
   ContinueOrderResponseSchema,
   PlaceOrderResponseSchema,
 } from "#gen/marketplace/order/v1/order_pb.ts";
+import { insertRow } from "#runtime/database/compiled.ts";
 import { failure } from "#runtime/errors.ts";
 import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
 import { ORDER_STATE_CONFLICT } from "./errors.ts";
@@ -25,7 +26,7 @@ export async function addWaiting(
   wait: { requestKey: string; orderId: string; command: Command; viewer: Viewer },
 ): Promise<void> {
   const { requestKey, orderId, command, viewer } = wait;
-  await tx.later(tx.sql.insertInto("order_command").values({ request_key: requestKey, order_id: orderId, command, viewer }));
+  await tx.later(insertRow(tx.sql, "order_command", { request_key: requestKey, order_id: orderId, command, viewer }));
 }
 
 /**

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { Compilable } from "kysely";
+import { compiledFor, insertRows, type Statement, updateRow } from "#runtime/database/compiled.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentTransaction } from "./entities.ts";
 import {
@@ -145,7 +145,9 @@ export async function recordTransfers(tx: PaymentTransaction, transfers: readonl
       credit.entries.push({ transfer, changeMinor: transfer.amountMinor });
     }
   }
-  const rows = tx.sql.insertInto("ledger_transfer").values(
+  const rows = insertRows(
+    tx.sql,
+    "ledger_transfer",
     transfers.map((transfer) => ({
       transfer_id: transfer.transferId,
       kind: transfer.kind,
@@ -172,11 +174,12 @@ type End = Exclude<TransferStateName, "PENDING">;
 export async function endTransfer(tx: PaymentTransaction, transfer: EndedTransfer, end: End): Promise<void> {
   assertTransition(transferTransitions, "PENDING", end);
   const { transferId, amountMinor, currencyCode } = transfer;
-  const ending = tx.sql
-    .updateTable("ledger_transfer")
-    .set({ state: end, end_time: tx.now })
-    .where("transfer_id", "=", transferId)
-    .where("state", "=", "PENDING");
+  const ending = updateRow(
+    tx.sql,
+    "ledger_transfer",
+    { state: end, end_time: tx.now },
+    { transfer_id: transferId, state: "PENDING" },
+  );
   await tx.must(ending, () => new Error(`the transfer ${transferId} is not pending and cannot be ${end}.`));
   const changes = new Changes();
   const debit = changes.of(transfer.debitAccountId, currencyCode);
@@ -226,7 +229,7 @@ class Changes {
   }
 
   /** Changes the accounts, in the order of their names, and then runs what is `behind`. */
-  async apply(tx: PaymentTransaction, ...behind: readonly Compilable<unknown>[]): Promise<void> {
+  async apply(tx: PaymentTransaction, ...behind: readonly Statement<unknown>[]): Promise<void> {
     const sorted = [...this.#byAccount].sort(([a], [b]) => (a < b ? -1 : 1));
     for (const [id, change] of sorted) {
       const entries = keepsStatement(id) ? change.entries.length : 0;
@@ -250,26 +253,44 @@ function changeAccount(
   ledgerAccountId: string,
   change: AccountChange,
   entries: number,
-): Compilable<unknown> {
-  const needed = change.debitsPending + change.debitsPosted - change.creditsPosted;
-  return tx.sql
-    .updateTable("ledger_account")
-    .set((eb) => ({
-      debits_pending_minor: eb("debits_pending_minor", "+", change.debitsPending),
-      debits_posted_minor: eb("debits_posted_minor", "+", change.debitsPosted),
-      credits_pending_minor: eb("credits_pending_minor", "+", change.creditsPending),
-      credits_posted_minor: eb("credits_posted_minor", "+", change.creditsPosted),
-      entry_count: eb("entry_count", "+", entries),
-    }))
-    .where("ledger_account_id", "=", ledgerAccountId)
-    .where("currency_code", "=", change.currencyCode)
-    .where((eb) => {
-      // Kysely writes no parentheses: from left to right.
-      const posted = eb("credits_posted_minor", "-", eb.ref("debits_posted_minor"));
-      const available = eb(posted, "-", eb.ref("debits_pending_minor"));
-      return eb.or([eb("kind", "not in", COVERED_KINDS), eb(available, ">=", needed)]);
-    });
+): Statement<unknown> {
+  const { currencyCode, debitsPending, debitsPosted, creditsPending, creditsPosted } = change;
+  const needed = debitsPending + debitsPosted - creditsPosted;
+  return accountChange(tx.sql, {
+    ledgerAccountId,
+    currencyCode,
+    debitsPending,
+    debitsPosted,
+    creditsPending,
+    creditsPosted,
+    entries,
+    needed,
+  });
 }
+
+const accountChange = compiledFor(
+  (
+    sql: PaymentTransaction["sql"],
+    at: Omit<AccountChange, "entries"> & { readonly ledgerAccountId: string; readonly entries: number; readonly needed: bigint },
+  ) =>
+    sql
+      .updateTable("ledger_account")
+      .set((eb) => ({
+        debits_pending_minor: eb("debits_pending_minor", "+", at.debitsPending),
+        debits_posted_minor: eb("debits_posted_minor", "+", at.debitsPosted),
+        credits_pending_minor: eb("credits_pending_minor", "+", at.creditsPending),
+        credits_posted_minor: eb("credits_posted_minor", "+", at.creditsPosted),
+        entry_count: eb("entry_count", "+", at.entries),
+      }))
+      .where("ledger_account_id", "=", at.ledgerAccountId)
+      .where("currency_code", "=", at.currencyCode)
+      .where((eb) => {
+        // Kysely writes no parentheses: from left to right.
+        const posted = eb("credits_posted_minor", "-", eb.ref("debits_posted_minor"));
+        const available = eb(posted, "-", eb.ref("debits_pending_minor"));
+        return eb.or([eb("kind", "not in", COVERED_KINDS), eb(available, ">=", at.needed)]);
+      }),
+);
 
 /** Writes the statement's lines. The account's row is ours since its update, so numbers and balances have no gap. */
 async function writeEntries(tx: PaymentTransaction, ledgerAccountId: string, change: AccountChange): Promise<void> {

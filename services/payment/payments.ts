@@ -8,6 +8,7 @@ import {
   PaymentRefundedSchema,
   PaymentVoidedSchema,
 } from "#gen/marketplace/payment/v1/events_pb.ts";
+import { insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
 import type { PaymentLineRow, PaymentRow, PaymentTransaction } from "./entities.ts";
 import { feeOf, type Schedule, scheduleAt } from "./fees.ts";
 import { endTransfer, type NewTransfer, openSellerAccount, platformAccount, recordTransfers, transferIdOf } from "./ledger.ts";
@@ -63,9 +64,9 @@ export function isTombstone(row: Pick<PaymentRow, "order_id">): boolean {
 
 /** Inserts a payment. The primary key decides between two that do: the transaction fails with Stale when it was there first. */
 export async function insertPayment(tx: PaymentTransaction, row: PaymentRow, lines: readonly PaymentLineRow[]): Promise<void> {
-  await tx.must(tx.sql.insertInto("payment").values(row), () => new Stale());
+  await tx.must(insertRow(tx.sql, "payment", row), () => new Stale());
   if (lines.length > 0) {
-    await tx.later(tx.sql.insertInto("payment_line").values([...lines]));
+    await tx.later(insertRows(tx.sql, "payment_line", lines));
   }
 }
 
@@ -88,14 +89,9 @@ export async function changePayment(
   if (!stepsOf[next.state].includes(next.step)) {
     throw new Error(`a payment that is ${next.state} has no step ${next.step}.`);
   }
-  const query = tx.sql
-    .updateTable("payment")
-    .set({ ...change, update_time: next.update_time, version: next.version })
-    .where("payment_id", "=", row.payment_id)
-    .where("state", "=", row.state)
-    .where("step", "=", row.step)
-    .where("version", "=", row.version);
-  await tx.must(query, () => new Stale());
+  const set = { ...change, update_time: next.update_time, version: next.version };
+  const { payment_id, state, step, version } = row;
+  await tx.must(updateRow(tx.sql, "payment", set, { payment_id, state, step, version }), () => new Stale());
   if (event !== undefined) {
     tell(tx, event, next);
   }
