@@ -1,4 +1,4 @@
-import { type DescMessage, fromBinary, type JsonValue, type Message, toJson } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, type JsonValue, type Message, toBinary, toJson } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
 
@@ -60,7 +60,8 @@ export function thrown(error: unknown, messages: readonly JsonValue[] = []): Out
   if (!(error instanceof ConnectError)) throw error;
   const details = error.details.map((detail) => {
     if ("type" in detail) return detail;
-    throw new Error("The error did not come over the network.");
+    // In memory no bytes have been made of it.
+    return { type: detail.desc.typeName, value: toBinary(detail.desc, create(detail.desc, detail.value)) };
   });
   return failed(error.code, error.rawMessage, details, messages);
 }

@@ -14,6 +14,9 @@ import * as node from "@connectrpc/connect-node";
 import * as web from "@connectrpc/connect-web";
 import { credentials, Client as GrpcClient, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { StatusSchema } from "#gen/google/rpc/status_pb.ts";
+import { openGrpcClient } from "#runtime/client/transport.ts";
+import type { Directory } from "#runtime/clients.ts";
+import { SERVICE_HEADER } from "#runtime/peers.ts";
 import { methodPath } from "../support/contract.ts";
 import { curlWays } from "./curl.ts";
 import { answered, type Detail, failed, type Outcome, thrown } from "./outcome.ts";
@@ -32,6 +35,8 @@ export interface Way {
   readonly name: string;
   /** Whether the request stands in the URL: reads only, and no large ones. */
   readonly get: boolean;
+  /** Whether only the contract's own methods are reached. */
+  readonly inMemory?: true;
   call(call: Call): Promise<Outcome>;
 }
 
@@ -40,8 +45,21 @@ export function isRead(method: DescMethod): boolean {
   return method.methodKind === "unary" && method.idempotency === Level.NO_SIDE_EFFECTS;
 }
 
-/** Every way there is: four libraries and all protocols. Close them. */
-export function waysTo(baseUrl: string, curlPath: string, folder: string): { ways: readonly Way[]; close(): void } {
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+
+/** What is called, and what curl needs. */
+export interface Subject {
+  readonly baseUrl: string;
+  readonly directory: Directory;
+  readonly curlPath: string;
+  /** Where curl finds what it sends. */
+  readonly folder: string;
+}
+
+/** Every way there is: four libraries and all protocols, and the ways that services call each other. Close them. */
+export function waysTo({ baseUrl, directory, curlPath, folder }: Subject): { ways: readonly Way[]; close(): void } {
+  // The server says what is too large, not its caller.
+  const services = openGrpcClient({ baseUrl: [baseUrl], writeMaxBytes: MAX_MESSAGE_BYTES });
   const grpc = new GrpcClient(new URL(baseUrl).host, credentials.createInsecure());
   const connectNode = (options: object) => node.createConnectTransport({ baseUrl, httpVersion: "2", ...options });
   const ways: Way[] = [
@@ -61,8 +79,14 @@ export function waysTo(baseUrl: string, curlPath: string, folder: string): { way
     ),
     library("connect-web, gRPC-Web", web.createGrpcWebTransport({ baseUrl })),
     ...curlWays(baseUrl, curlPath, folder),
+    library("the services' own client", services.transport()),
+    memory(directory),
   ];
-  return { ways, close: () => grpc.close() };
+  const close = () => {
+    grpc.close();
+    services.close();
+  };
+  return { ways, close };
 }
 
 function library(name: string, transport: Transport, get = false): Way {
@@ -94,6 +118,19 @@ function library(name: string, transport: Transport, get = false): Way {
       } finally {
         ending.abort();
       }
+    },
+  };
+}
+
+/** As services of one process call each other. */
+function memory(directory: Directory): Way {
+  return {
+    name: "in memory",
+    get: false,
+    inMemory: true,
+    call(call) {
+      const transport = directory.transport(call.method.parent, call.headers[SERVICE_HEADER]);
+      return library("in memory", transport).call(call);
     },
   };
 }
