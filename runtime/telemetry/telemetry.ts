@@ -61,7 +61,7 @@ export interface Telemetry {
 
 /** Opens telemetry. Nothing of it waits for the collector, and nothing of it fails because of the collector. */
 export function openTelemetry(options: TelemetryOptions): Telemetry {
-  const { collector, log, intervalMs } = options;
+  const { collector, log } = options;
   const resource = defaultResource().merge(
     resourceFromAttributes({
       "service.instance.id": newId(),
@@ -69,16 +69,10 @@ export function openTelemetry(options: TelemetryOptions): Telemetry {
       "service.name": options.serviceName,
     }),
   );
-  const pull = new PullReader();
-  const readers: IMetricReader[] = [pull];
   const exporters = collector && otlpExporters(collector, log);
-  if (exporters !== undefined) {
-    const exportTimeoutMillis = Math.min(intervalMs, (collector as Collector).timeoutMs);
-    readers.push(
-      new PeriodicExportingMetricReader({ exporter: exporters.metrics, exportIntervalMillis: intervalMs, exportTimeoutMillis }),
-    );
-  }
-  const meters = new MeterProvider({ resource, readers });
+  // One reader for the collector and for /metrics: each would add up every measurement for itself.
+  const reader = exporters === undefined ? new PullReader() : pushing(exporters, options);
+  const meters = new MeterProvider({ resource, readers: [reader] });
   const meter = meters.getMeter(SCOPE);
   const processors = [...(options.processors ?? [])];
   if (exporters !== undefined) processors.push(batches(exporters, collector as Collector, meters));
@@ -94,7 +88,7 @@ export function openTelemetry(options: TelemetryOptions): Telemetry {
   const endProcess = observeProcess(meter);
   return {
     observer: { ...observeCalls(traces, meter), ...observeStores(traces, meter), ...observeBackground(traces, meter) },
-    metrics: async () => prometheusText((await pull.collect()).resourceMetrics),
+    metrics: async () => prometheusText((await reader.collect()).resourceMetrics),
     watch: (databases) => observeBacklog(meter, databases),
     gauge(name, description, read) {
       const observe = (result: ObservableResult) => result.observe(read());
@@ -106,6 +100,11 @@ export function openTelemetry(options: TelemetryOptions): Telemetry {
       exporters?.close();
     },
   };
+}
+
+function pushing({ metrics }: Exporters, { intervalMs, collector }: TelemetryOptions): IMetricReader {
+  const exportTimeoutMillis = Math.min(intervalMs, collector?.timeoutMs ?? intervalMs);
+  return new PeriodicExportingMetricReader({ exporter: metrics, exportIntervalMillis: intervalMs, exportTimeoutMillis });
 }
 
 function batches({ spans }: Exporters, { timeoutMs }: Collector, counted: MeterProvider): SpanProcessor {
