@@ -61,6 +61,8 @@ export const DEFAULT_LISTENER_LIMITS: ListenerLimits = {
 export interface Listener {
   readonly port: number;
   readonly host: string;
+  /** How many are open now. */
+  readonly connections: number;
   /** Asks clients over HTTP/1.1 to leave with their next answers, before it closes: closing an idle connection can cross a request on its way. */
   announce(): void;
   /** Stops accepting, tells every connection to go (GOAWAY, `connection: close`), waits for calls in flight, then cuts what is left. */
@@ -125,6 +127,9 @@ export async function listen(options: {
     for (const socket of sockets) if (which(socket)) socket.destroy();
   };
   return {
+    get connections() {
+      return sockets.size;
+    },
     port,
     host: options.host,
     announce: connections.announce,

@@ -68,6 +68,8 @@ export interface Server {
   readonly url: string;
   readonly port: number;
   readonly services: readonly DescService[];
+  /** What it has just now: open connections, and unary calls under way. */
+  readonly load: { readonly connections: number; readonly calls: number };
   /**
    * Not ready any more; all calls are still taken for `delayMs`, so that whoever sends them notices. Then no new connections, GOAWAY; calls in flight finish within
    * `graceMs`, and the rest is cut.
@@ -135,6 +137,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     url: `http://${shown}:${listener.port}`,
     port: listener.port,
     services: rpcs.services,
+    get load() {
+      return { connections: listener.connections, calls };
+    },
     async stop(graceMs = 10_000, delayMs = 0) {
       health.stop();
       if (delayMs > 0) {

@@ -113,6 +113,8 @@ export async function run(
       metrics,
       observer,
     });
+    telemetry?.gauge("souk.server.connections", "Open connections.", () => server?.load.connections ?? 0);
+    telemetry?.gauge("souk.server.calls", "Unary calls under way.", () => server?.load.calls ?? 0);
     undo.push(() => server?.stop(drainMs, drainDelayMs));
     await marketplace.start();
     return { url: server.url, keys, marketplace, log, stop };

@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from "#runtime/clock.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import { type CacheStore, type Change, type Entry, LOAD_MAX_MS } from "./store.ts";
 
 /** What a load found. What is not there is found, too: as a value that says so. */
@@ -20,6 +21,7 @@ export interface CacheOptions<T> {
   /** Reads where the truth is; one result for each id. */
   load(ids: readonly string[]): Promise<ReadonlyMap<string, Loaded<T>>>;
   readonly clock?: Clock;
+  readonly observer?: Observer | undefined;
 }
 
 /** A load under way. */
@@ -38,12 +40,14 @@ export class Cache<T> {
   readonly #clock: Clock;
   readonly #prefix: string;
   readonly #flights = new Map<string, Flight<T>>();
+  readonly #reads = { hits: 0, misses: 0 };
 
   constructor(options: CacheOptions<T>) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#prefix = `souk.cache:${options.name}:${options.format}:`;
     options.store.onMark((changes) => this.#forgetFlights(changes));
+    options.observer?.cacheOpened(options.name, this.#reads);
   }
 
   /** The values in the order of the ids. Fails as the load fails. */
@@ -58,6 +62,8 @@ export class Cache<T> {
       if (entry?.value === undefined || entry.expireTime <= now) missing.push(id);
       else if (endsSoon(entry, now)) early.push(id);
     }
+    this.#reads.misses += missing.length;
+    this.#reads.hits += ids.length - missing.length;
     if (early.length > 0) {
       this.#load(early).catch(() => {});
     }

@@ -28,6 +28,9 @@ export const ATTRIBUTE = {
   reason: "souk.reason",
   /** What a connection to Redis is for. */
   redisClient: "souk.redis.client",
+  cacheName: "souk.cache.name",
+  /** Whether a cache had it: hit or miss. */
+  cacheResult: "souk.cache.result",
   /** The aggregate an event is about. */
   aggregateId: "souk.aggregate.id",
   jobKind: "souk.job.kind",

@@ -61,6 +61,8 @@ export interface Observer {
   statements(database: ObservedDatabase, round: readonly { readonly sql: string }[]): Ended;
   /** A command goes to Redis; `client` says what the connection is for. */
   redisCommand(command: string, client: string): Ended;
+  /** A cache is there. `reads` is what it has found and not found so far, and goes on counting. */
+  cacheOpened(name: string, reads: { readonly hits: number; readonly misses: number }): void;
   /** An event is told. Gives the W3C trace context it is to carry; empty without a trace. */
   eventTold(event: ToldEvent): string;
   /** A consumer applies events; `work` does, in the event's own trace where it is one alone. */

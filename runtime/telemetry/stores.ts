@@ -16,13 +16,22 @@ interface Summary {
 }
 
 /** Watches what goes to databases and Redis: spans only within a trace that is recorded, a measurement always. */
-export function observeStores(traces: Traces, meter: Meter): Pick<Observer, "statements" | "redisCommand"> {
+export function observeStores(traces: Traces, meter: Meter): Pick<Observer, "statements" | "redisCommand" | "cacheOpened"> {
   const duration = meter.createHistogram("db.client.operation.duration", {
     unit: "s",
     description: "Round trips to databases and Redis.",
     advice: { explicitBucketBoundaries: STATEMENT_SECONDS },
   });
+  const cached = meter.createObservableCounter("souk.cache.reads", { description: "What was looked for in caches." });
   return {
+    cacheOpened(name, reads) {
+      const of = (result: string) => ({ [ATTRIBUTE.cacheName]: name, [ATTRIBUTE.cacheResult]: result });
+      const [hit, miss] = [of("hit"), of("miss")];
+      cached.addCallback((result) => {
+        result.observe(reads.hits, hit);
+        result.observe(reads.misses, miss);
+      });
+    },
     statements(database, round) {
       const startTime = performance.now();
       const summaries = round.map(({ sql }) => summaryOf(sql));

@@ -70,6 +70,7 @@ export function publicView(
     name: "listing",
     format: FORMAT,
     store: openStore(kept),
+    observer: database.observer,
     load: async (listingIds) => {
       const loaded = new Map(listingIds.map((listingId) => [listingId, nothing]));
       for (const row of await read(listingIds)) loaded.set(row.listing_id, seen(row));

@@ -59,6 +59,7 @@ export function catalogReads(
   const brandPages = new Cache({
     name: "brands",
     format: 1,
+    observer: database.observer,
     store: new MemoryStore<BrandPage>({ maxBytes: BRANDS_MAX_BYTES, sizeOf: (page) => 200 * page.length }),
     load: async ([key = ""]) => {
       const [prefix, afterKey, limit] = JSON.parse(key) as [string, string, number];

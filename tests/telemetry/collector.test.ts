@@ -163,6 +163,8 @@ describe("a server with a collector", function () {
       const text = await (await fetch(`${running.url}/metrics`)).text();
       const [, served] = /^rpc_server_call_duration_seconds_count\{[^}]*ListCategories"[^}]*="OK"\} (\d+)$/m.exec(text) ?? [];
       assert.equal(Number(served), (index + 1) * CALLS);
+      assert.match(text, /^souk_server_connections [1-9]\d*$/m);
+      assert.match(text, /^souk_server_calls \d+$/m);
     }
     collector = await startCollector(Number(new URL(collector.endpoint).port));
   });

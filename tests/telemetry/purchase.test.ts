@@ -57,6 +57,7 @@ describe("the telemetry of a whole purchase", function () {
     });
     const listingId = listing?.listingId ?? "";
     await market.settle();
+    await market.as(undefined, CatalogService).getListing({ listingId });
     await market.as(undefined, SearchService).searchListings({ query: "quagga" });
     const { address } = await market.as(buyer, AccountService).createAddress({
       requestId: newId(),
@@ -163,6 +164,7 @@ describe("the telemetry of a whole purchase", function () {
     assert.ok(count("messaging_process_duration_seconds_count", 'messaging_consumer_group_name="account.orders"') > 0);
     assert.ok(count("souk_event_delay_seconds_count", 'messaging_consumer_group_name="catalog.stock"') > 0);
     assert.ok(count("souk_job_duration_seconds_count", "souk_job_kind=") > 0);
+    assert.ok(count("souk_cache_reads_total", 'souk_cache_name="listing",souk_cache_result="miss"') > 0);
     assert.match(text, /^souk_outbox_rows\{souk_service="order"\} 0$/m);
     assert.match(text, /^souk_dead_letters\{souk_service="order"\} 0$/m);
     assert.match(text, /^nodejs_eventloop_delay_p99_seconds \S+$/m);
