@@ -12,12 +12,13 @@ import { runCommand, Usage } from "./checks/usage.ts";
 
 const VERSION = "v1.0.5";
 const RUNNER = "connectconformance";
-const PARTS = ["server"] as const;
+const PARTS = ["server", "client"] as const;
 
 const HELP = `npm run test:conformance -- [${PARTS.join(" | ")}] [--run PATTERN ...] [--trace]
 
 Runs the Connect conformance suite (connectrpc.com/conformance ${VERSION}) against the programs in tests/conformance: the server against the suite's
-clients. tests/conformance/*.yaml say what is supported; no case of that is expected to fail. Its runner is built once, with Go.
+clients, the client against its servers. tests/conformance/*.yaml say what is supported, *-known-flaky.txt which cases of that may fail, and why. The
+suite's runner is built once, with Go.
 
   --run PATTERN   only the cases of this name; * is one part of a name, ** any number of them
   --trace         shows what a failed case sent and received
@@ -53,6 +54,8 @@ async function findRunner(): Promise<string> {
 /** Runs the suite against one program and shows what the runner says. A case that could not be run has failed. */
 function runPart(runner: string, part: string, options: readonly string[]): Promise<Count> {
   const args = ["--mode", part, "--conf", `tests/conformance/${part}.yaml`, "--verbose", "--max-servers", "2", ...options];
+  const flaky = `tests/conformance/${part}-known-flaky.txt`;
+  if (existsSync(path.join(root, flaky))) args.push("--known-flaky", `@${flaky}`);
   const program = [process.execPath, ...process.execArgv, `tests/conformance/${part}.ts`];
   return new Promise((resolve, reject) => {
     const child = spawn(runner, [...args, "--", ...program], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });

@@ -27,9 +27,11 @@ function isLocal({ metadata }: StatusObject): boolean {
   return Object.keys(metadata.toJSON()).length === 0;
 }
 
-/** The error of a status other than OK, with its details; `header` is what the answer began with. */
-export function toError(status: StatusObject, header: Metadata | undefined): ConnectError {
+/** The error of a status other than OK, with its details; `header` is what the answer began with, `deadline` the call's, in ms since the epoch. */
+export function toError(status: StatusObject, header: Metadata | undefined, deadline: number): ConnectError {
   if (status.code === statusCode.CANCELLED && status.details === RESET_AS_CANCELLED && isLocal(status)) {
+    // A server at which the call's time ran out may reset the stream rather than say so.
+    if (deadline <= Date.now()) return new ConnectError("the operation timed out", Code.DeadlineExceeded);
     // Nobody here gave the call up: that is what a connection that breaks looks like.
     return new ConnectError("The stream was reset.", Code.Unavailable);
   }

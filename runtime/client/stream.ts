@@ -181,7 +181,7 @@ class StreamCall implements Listener, Opened, Ending {
       return;
     }
     if (neverBegan(status, this.#call as Call, this.#channel, this.header)) this.#began.resolve(false);
-    this.#finish(toError(status, this.header), status.metadata);
+    this.#finish(toError(status, this.header, this.#opening.deadline), status.metadata);
   }
 
   #readOn(): void {

@@ -243,7 +243,7 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
 
   #retry(status: StatusObject): void {
     this.#begun++;
-    const error = toError(status, this.#header);
+    const error = toError(status, this.#header, this.#sending.deadline);
     const now = Date.now();
     const delayMs = this.#begun < this.#sending.method.maxAttempts ? retryDelayMs(status, error.code, this.#begun) : undefined;
     if (delayMs === undefined || now + delayMs >= this.#sending.deadline || !this.#shared.budget.take(now)) {

@@ -10,6 +10,7 @@ import {
   ConformanceService,
   type Error as ErrorDefinition,
   type Header,
+  HeaderSchema,
   IdempotentUnaryRequestSchema,
   ServerStreamRequestSchema,
   type StreamResponseDefinition,
@@ -129,8 +130,8 @@ function infoOf<S extends DescMessage>(
 }
 
 /** Headers, trailers or query parameters as the suite's messages state them. */
-export function headersOf(pairs: Iterable<[string, string]>): { name: string; value: string[] }[] {
-  return [...pairs].map(([name, value]) => ({ name, value: [value] }));
+export function headersOf(pairs: Iterable<[string, string]>): Header[] {
+  return [...pairs].map(([name, value]) => create(HeaderSchema, { name, value: [value] }));
 }
 
 async function allOf<T>(items: AsyncIterable<T>): Promise<T[]> {
