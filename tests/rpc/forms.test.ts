@@ -75,7 +75,8 @@ for (const [name, form] of Object.entries(FORMS)) {
     it("takes compressed requests, and none that is larger than its policy allows once it is decompressed", async () => {
       const sent = form.ask(gzipSync(request()), true);
       assert.equal(form.read(await call(sent, { [form.encoding]: "gzip" })).status, "0");
-      const bomb = form.ask(gzipSync(Buffer.alloc(30_000_000)), true);
+      // It is cut off: whoever decompressed it to its end would find that it has none.
+      const bomb = form.ask(gzipSync(Buffer.alloc(30_000_000)).subarray(0, -100), true);
       const answer = form.read(await call(bomb, { [form.encoding]: "gzip" }));
       assert.deepEqual([answer.reason, stage.handled], ["REQUEST_TOO_LARGE", 1]);
     });
