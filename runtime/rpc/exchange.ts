@@ -206,15 +206,13 @@ export class Http1Exchange implements Exchange {
   }
 
   respond(status: number, headers: WrittenHeaders, body?: Uint8Array, trailers?: WrittenHeaders): void {
-    const { request, response } = this;
+    const { response } = this;
     if (response.destroyed || response.headersSent) return;
     if (body === undefined && status !== 304) headers["content-length"] = 0;
     response.writeHead(status, headers as Record<string, string>);
     if (trailers !== undefined) response.addTrailers(trailers as Record<string, string>);
     if (body === undefined) response.end();
     else response.end(body);
-    // What is still to come of a request that is answered already is thrown away.
-    if (!request.complete) request.resume();
   }
 
   cut(): void {

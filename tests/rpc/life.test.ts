@@ -67,7 +67,7 @@ describe("the life of a unary call", () => {
   };
   let subject: Subject & { server: { port: number } };
   before(async () => {
-    subject = await onServer(modules, "gRPC", { observer, limits: { maxCalls: 1, bodyTimeoutMs: 200 } });
+    subject = await onServer(modules, "gRPC", { observer, limits: { maxCalls: 1 } });
   });
   after(() => subject.stop());
   beforeEach(() => {
@@ -178,14 +178,25 @@ describe("the life of a unary call", () => {
     assert.deepEqual(outcomes.slice(1), ["ends with DEADLINE_EXCEEDED", "the handler ends"]);
   });
 
-  it("does not begin when its request takes longer than its time to arrive", async () => {
-    const session = connectHttp2(subject.url);
-    const stream = session.request({ ":method": "POST", ":path": GET_LISTING, ...grpc });
-    stream.write(envelope(request()).subarray(0, 10));
-    const [headers] = await once(stream, "response");
-    assert.equal(headers["grpc-status"], "4");
-    session.destroy();
-    assert.equal(stage.handled, 0);
+  it("does not begin when its request takes longer to arrive than the server waits, which is less than the call's own time", async () => {
+    const patient = await onServer(modules, "gRPC", { limits: { bodyTimeoutMs: 100 } });
+    const session = connectHttp2(patient.url);
+    try {
+      const release = Promise.withResolvers<void>();
+      stage.handler = () => release.promise;
+      // Begun before and bound by the method's timeout alone: it is still under way when the other one is refused.
+      const running = raw(patient.url, grpc, envelope(request()));
+      while (stage.handled === 0) await sleep(5);
+      const stream = session.request({ ":method": "POST", ":path": GET_LISTING, ...grpc });
+      stream.write(envelope(request()).subarray(0, 10));
+      const [headers] = await once(stream, "response");
+      release.resolve();
+      assert.deepEqual([headers["grpc-status"], (await running).trailers?.["grpc-status"]], ["4", "0"]);
+      assert.equal(stage.handled, 1);
+    } finally {
+      session.destroy();
+      await patient.stop();
+    }
   });
 
   it("goes on when its caller waits to be told to send the body", async () => {

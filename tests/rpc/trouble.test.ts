@@ -108,11 +108,19 @@ describe("a server of unary calls", () => {
       `POST ${GET_LISTING} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
     const good = JSON.stringify({ listingId: LISTING });
     let text = "";
+    const refusals = () => text.split("REQUEST_TOO_LARGE").length - 1;
     socket.on("data", (chunk) => {
       text += chunk;
     });
     socket.write(head(100_000) + "x".repeat(100_000));
-    while (!text.includes("REQUEST_TOO_LARGE")) await sleep(5);
+    while (refusals() < 1) await sleep(5);
+    socket.write(head(0).replace("content-length: 0", "transfer-encoding: chunked"));
+    for (let piece = 0; piece < 20; piece++) {
+      socket.write(`2710\r\n${"x".repeat(10_000)}\r\n`);
+      await sleep(1);
+    }
+    socket.write("0\r\n\r\n");
+    while (refusals() < 2) await sleep(5);
     socket.write(head(good.length) + good);
     while (!text.includes(`"listingId":"${LISTING}"`)) await sleep(5);
     socket.destroy();
