@@ -3,8 +3,10 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { newId } from "#runtime/ids.ts";
 import { loadOrCreateKeys, signAccountToken } from "#runtime/tokens.ts";
+import { Histogram } from "../../tools/load/histogram.ts";
 import type { LoadPlan, Protocol } from "../../tools/load/plan.ts";
 import type { LoadReport } from "../../tools/load/report.ts";
 import { runLoad } from "../../tools/load/run.ts";
@@ -86,33 +88,61 @@ describe("npm run load, beside a marketplace that runs,", function () {
     assert.match(out, /^OrderService\/PlaceOrder +\d/m);
   });
 
+  /** A plan of a second, with two accounts that buy. */
+  async function planFor(rates: LoadPlan["rates"]): Promise<LoadPlan> {
+    const keys = await loadOrCreateKeys(join(dataDir, "keys"));
+    const actor = async () => {
+      const accountId = newId();
+      return { accountId, token: await signAccountToken(keys, { accountId }) };
+    };
+    return {
+      url: marketplace.url,
+      protocol: "grpc",
+      rates,
+      shape: "constant",
+      rampMs: 0,
+      durationMs: 1_000,
+      sellers: [await actor()],
+      buyers: [await actor(), await actor()],
+      connections: 2,
+      inFlightMax: 1_000,
+      retries: true,
+      seed: 7,
+    };
+  }
+
   for (const protocol of ["grpc", "connect", "connect-json"] satisfies Protocol[]) {
     it(`is a function for other programs (${protocol})`, async () => {
-      const keys = await loadOrCreateKeys(join(dataDir, "keys"));
-      const actor = async () => {
-        const accountId = newId();
-        return { accountId, token: await signAccountToken(keys, { accountId }) };
-      };
-      const plan: LoadPlan = {
-        url: marketplace.url,
-        protocol,
-        rates: { browse: 5, sell: 5, buy: 5, watch: 5 },
-        shape: "constant",
-        rampMs: 0,
-        durationMs: 1_000,
-        sellers: [await actor()],
-        buyers: [await actor(), await actor()],
-        connections: 2,
-        inFlightMax: 100,
-        retries: true,
-        seed: 7,
-      };
+      const rates = { browse: 5, sell: 5, buy: 5, watch: 5 };
+      const plan = { ...(await planFor(rates)), protocol };
       const { flows, calls, attempts } = await runLoad(plan);
       for (const flow of Object.values(flows)) assert.deepEqual(flow, { arrived: 5, finished: 5, failed: 0, turnedAway: 0 });
       assert.equal(calls["marketplace.order.v1.OrderService/PlaceOrder"]?.calls, 10);
       assert.equal(attempts.sent, attempts.calls);
     });
   }
+
+  it("shows in its durations that the marketplace stands still, and that it stands still itself", async () => {
+    const STILL_MS = 1_000;
+    const plan = { ...(await planFor({ browse: 50, sell: 0, buy: 0, watch: 0 })), durationMs: 4_000 };
+    for (const stall of [
+      async () => {
+        marketplace.child.kill("SIGSTOP");
+        await sleep(STILL_MS);
+        marketplace.child.kill("SIGCONT");
+      },
+      async () => {
+        for (const end = performance.now() + STILL_MS; performance.now() < end; );
+      },
+    ]) {
+      const [figures] = await Promise.all([runLoad(plan), sleep(1_000).then(stall)]);
+      assert.equal(figures.flows.browse?.arrived, 200);
+      const durations = new Histogram();
+      durations.add(figures.calls["marketplace.search.v1.SearchService/SearchListings"]?.latency ?? assert.fail("nothing"));
+      // A quarter of all came meanwhile, and half of these waited for half of it or longer.
+      assert.ok(durations.percentile(90) >= (STILL_MS / 2) * 1000, `${durations.percentile(90)}`);
+    }
+  });
 
   it("acts as the accounts of a token file", async () => {
     const keys = await loadOrCreateKeys(join(dataDir, "keys"));

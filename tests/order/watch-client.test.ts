@@ -92,7 +92,14 @@ for (const protocol of ["Connect JSON", "gRPC", "gRPC-Web"] as const) {
     };
 
     it("is given each state once, while connections break, and ends after the last", async () => {
-      const orders = watchOrder(client, orderId, { signal: ending.signal });
+      const asked: bigint[] = [];
+      const noting: Pick<typeof client, "watchOrder"> = {
+        watchOrder(request, options) {
+          asked.push(request.afterSequence ?? -1n);
+          return client.watchOrder(request, options);
+        },
+      };
+      const orders = watchOrder(noting, orderId, { signal: ending.signal });
       assert.equal(await next(orders), OrderState.PAID);
       line.cut();
       await ship();
@@ -106,6 +113,8 @@ for (const protocol of ["Connect JSON", "gRPC", "gRPC-Web"] as const) {
       const states = await pending;
       assert.equal(states.at(-1), OrderState.COMPLETED);
       assert.equal(new Set(states).size, states.length);
+      assert.equal(asked[0], 0n);
+      assert.ok(asked.length > 1 && asked.slice(1).every((sequence) => sequence >= 2n), `${asked}`);
     });
 
     it("goes on at the server that follows one which ended", async () => {

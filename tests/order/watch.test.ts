@@ -52,8 +52,9 @@ async function changeElsewhere(shop: Shop, orderId: string, sequence: number): P
   await shop.database.sql.updateTable("orders").set(set).where("order_id", "=", orderId).execute();
 }
 
-async function placed(shop: Shop): Promise<string> {
-  const { order } = await shop.as({ account: shop.buyer }).placeOrder(requestFor(shop, [await shop.offer()]));
+async function placed(shop: Shop, token?: string): Promise<string> {
+  const request = requestFor(shop, [await shop.offer()], token === undefined ? {} : { token });
+  const { order } = await shop.as({ account: shop.buyer }).placeOrder(request);
   return order?.orderId ?? "";
 }
 
@@ -178,7 +179,8 @@ for (const carrier of carriers) {
 
     it("is open to the buyer, the seller and operators, each as GetOrder shows it, and to nobody else", async () => {
       await given({});
-      const orderId = await placed(shop);
+      // The seller sees no address and no confirmation page yet.
+      const orderId = await placed(shop, "tok_needs_confirmation");
       for (const identity of [{ account: shop.buyer }, { account: shop.seller }, { account: newId(), operator: true }]) {
         const stream = watch(shop, identity, orderId);
         open.push(stream);
@@ -232,10 +234,12 @@ for (const carrier of carriers) {
     });
 
     it("ends well when the service stops, for a client that resumes elsewhere", async () => {
-      await given({});
+      await given({ watch: { heartbeatMs: NEVER_MS } });
       const stream = asBuyer(await placed(shop));
       assert.equal(await stream.nextSequence(), 2);
       const ended = stream.next();
+      // Until it sleeps.
+      await sleep(50);
       await (carrier === "server" ? shop.server?.stop(5_000) : shop.module.stop?.());
       assert.equal(await ended, undefined);
     });
@@ -254,14 +258,17 @@ describe("Watching orders", () => {
     ["gRPC-Web", "1.1"],
     ["gRPC-Web", "2"],
   ];
-  it("works over every protocol, and every change is there before the next is made", async () => {
-    shop = await openShop("server");
-    const orderId = await placed(shop);
-    const streams = ways.map(([protocol, httpVersion]) => {
+  const streamsOf = (orderId: string) =>
+    ways.map(([protocol, httpVersion]) => {
       const interceptors = [signedIn(shop.keys, { account: shop.buyer })];
       const client = createClient(OrderService, transportOf(protocol, shop.server?.url ?? "", interceptors, httpVersion));
       return watched((signal) => client.watchOrder({ orderId }, { signal }));
     });
+
+  it("works over every protocol, and every change is there before the next is made", async () => {
+    shop = await openShop("server");
+    const orderId = await placed(shop);
+    const streams = streamsOf(orderId);
     const next = () => Promise.all(streams.map((stream) => stream.nextSequence()));
     assert.deepEqual(new Set(await next()), new Set([2]));
     await shop.as({ account: shop.seller }).shipOrder({ requestId: newId(), orderId, carrier: "UPS" });
@@ -275,6 +282,28 @@ describe("Watching orders", () => {
       }),
     );
     assert.deepEqual(new Set(last), new Set([5]));
+  });
+
+  it("ends well at its maximum age, over every protocol, after what it has shown", async () => {
+    shop = await openShop("server");
+    const orderId = await placed(shop);
+    const original = globalThis.setTimeout;
+    let aged = 0;
+    // Ten minutes pass quickly here, and every other time as always.
+    const quick = (work: () => void, ms = 0, ...rest: unknown[]) => {
+      const isAge = ms > 590_000 && ms <= 600_000;
+      if (isAge) aged++;
+      return original(work, isAge ? 500 : ms, ...rest);
+    };
+    globalThis.setTimeout = Object.assign(quick, original) as typeof setTimeout;
+    try {
+      const streams = streamsOf(orderId);
+      for (const stream of streams) assert.equal(await stream.nextSequence(), 2);
+      for (const stream of streams) assert.equal(await stream.next(), undefined);
+      assert.equal(aged, ways.length);
+    } finally {
+      globalThis.setTimeout = original;
+    }
   });
 
   it("costs one query however many watch, and none when nobody does", async () => {
