@@ -147,7 +147,17 @@ describe("A plan", () => {
     ]) {
       checkHost(`http://${host}:8080`, undefined);
     }
-    for (const host of ["shop.example", "8.8.8.8", "172.32.0.1", "127.0.0.1.nip.io", "svc.example", "[2001:db8::1]", "1.10.0.1"]) {
+    for (const host of [
+      "shop.example",
+      "8.8.8.8",
+      "172.32.0.1",
+      "127.0.0.1.nip.io",
+      "svc.example",
+      "[2001:db8::1]",
+      "[fc::1]",
+      "[::ffff:808:808]",
+      "1.10.0.1",
+    ]) {
       assert.throws(() => checkHost(`http://${host}`, undefined), Usage, host);
       assert.throws(() => checkHost(`http://${host}`, "other.example"), Usage);
       checkHost(`http://${host}`, host.replace(/[[\]]/g, ""));

@@ -58,7 +58,7 @@ export function checkHost(url: string, confirmed: string | undefined): void {
 
 function isOwn(host: string): boolean {
   if (isIP(host) === 4) return /^(127|10)\.|^192\.168\.|^172\.(1[6-9]|2\d|3[01])\./.test(host);
-  if (isIP(host) === 6) return host === "::1" || /^f[cd]/i.test(host);
+  if (isIP(host) === 6) return host === "::1" || /^f[cd][0-9a-f]{2}:/i.test(host);
   // A name without a dot is resolved by the own network's search path only.
   return !host.includes(".") || /\.(localhost|test|svc|svc\.cluster\.local)$/.test(host);
 }
