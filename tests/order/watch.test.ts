@@ -293,7 +293,7 @@ describe("Watching orders", () => {
     const quick = (work: () => void, ms = 0, ...rest: unknown[]) => {
       const isAge = ms > 590_000 && ms <= 600_000;
       if (isAge) aged++;
-      return original(work, isAge ? 500 : ms, ...rest);
+      return Reflect.apply(original, globalThis, [work, isAge ? 500 : ms, ...rest]);
     };
     globalThis.setTimeout = Object.assign(quick, original) as typeof setTimeout;
     try {
