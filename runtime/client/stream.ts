@@ -1,8 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { DescMethodStreaming, Message } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Channel, Metadata, StatusObject } from "@grpc/grpc-js";
 import { status as statusCode } from "@grpc/grpc-js";
 import type { Method } from "#runtime/client/method.ts";
+import { backoffMs } from "#runtime/client/retry.ts";
 import { type Call, contentTypeProblem, type Listener, neverBegan, toError } from "#runtime/client/status.ts";
 import {
   aborted,
@@ -10,11 +12,13 @@ import {
   cancel,
   closed,
   type Ending,
+  MAX_CONNECTS,
   MAX_TIMER_MS,
   PLAIN,
   type Shared,
   startable,
   tooLate,
+  unreachable,
 } from "#runtime/client/unary.ts";
 
 /** Messages that were read and nobody took yet; then reading waits. */
@@ -77,10 +81,16 @@ async function connected({ connection }: Shared, { deadline, signal }: Opening):
   const abort = () => over.reject(aborted(signal));
   signal.addEventListener("abort", abort);
   try {
-    return await Promise.race([connection.ready(), over.promise]);
-  } catch (error) {
-    if (error instanceof ConnectError) throw error;
-    throw new ConnectError((error as Error).message, Code.Unavailable, undefined, undefined, error);
+    for (let connects = 1; ; connects++) {
+      try {
+        return await Promise.race([connection.ready(), over.promise]);
+      } catch (error) {
+        if (error instanceof ConnectError) throw error;
+        if (connection.isClosed) throw closed();
+        if (connects >= MAX_CONNECTS) throw unreachable(error as Error);
+      }
+      await Promise.race([sleep(backoffMs(connects)), over.promise]);
+    }
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", abort);

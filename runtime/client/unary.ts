@@ -12,7 +12,7 @@ const MAX_SENDS = 20;
 /** The longest wait between two of those, in ms. */
 const MAX_RESEND_WAIT_MS = 250;
 /** How often a connection is looked for in all. */
-const MAX_CONNECTS = 3;
+export const MAX_CONNECTS = 3;
 /** The longest delay that a timer takes. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Flags of grpc-js for a message. */
@@ -69,6 +69,11 @@ export function aborted(signal: AbortSignal): ConnectError {
 /** The error of a call whose time is over before it was sent. */
 export function tooLate(): ConnectError {
   return new ConnectError("the operation timed out", Code.DeadlineExceeded);
+}
+
+/** The error of a call for which there is no connection. */
+export function unreachable(why: Error): ConnectError {
+  return new ConnectError(why.message, Code.Unavailable, undefined, undefined, why);
 }
 
 /** The error of a call whose client is closed. */
@@ -200,7 +205,7 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
           return;
         }
         this.#connects++;
-        const failed = new ConnectError((error as Error).message, Code.Unavailable, undefined, undefined, error);
+        const failed = unreachable(error as Error);
         if (this.#connects >= MAX_CONNECTS) this.#fail(failed);
         else this.#after(backoffMs(this.#connects), failed);
       },

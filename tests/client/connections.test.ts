@@ -12,7 +12,7 @@ import { type AddressInfo, createServer, type Socket } from "node:net";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { type GrpcClientOptions, openGrpcClient } from "#runtime/client/transport.ts";
 import { ROOT } from "../support/process.ts";
-import { answer, Echo, framed, rawServer } from "./echo.ts";
+import { answer, Echo, framed, rawServer, texts } from "./echo.ts";
 
 const isUnavailable = (error: unknown) => error instanceof ConnectError && error.code === Code.Unavailable;
 
@@ -168,9 +168,23 @@ describe("a client's connections", () => {
       for (const socket of silent) socket.destroy();
       server.close();
     });
-    const { client } = clientTo(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, { connectTimeoutMs: 100 });
+    const { client } = clientTo(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, { connectTimeoutMs: 500 });
     await assert.rejects(client.command({}), isUnavailable);
     assert.equal((await client.command({})).value, "well");
+  });
+
+  it("are made again when they break before they stand, for commands and streams alike", async () => {
+    const http2 = createHttp2Server().on("stream", (stream: ServerHttp2Stream) => answer(stream));
+    let connections = 0;
+    const server = createServer((socket) => {
+      if (connections++ % 2 === 0) socket.destroy();
+      else http2.emit("connection", socket);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    ends.push(() => server.close());
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    assert.equal((await clientTo(url).client.command({})).value, "well");
+    assert.deepEqual(await texts(clientTo(url).client.list({})), ["well"]);
   });
 
   it("share calls among all addresses, and leave the one that is gone", async () => {
@@ -266,7 +280,7 @@ describe("a client's connections", () => {
 
     it("notice that it hangs, though its connections stand, and go on when it does", async () => {
       const { child, port } = await start();
-      const options = { pingIntervalMs: 100, pingTimeoutMs: 100, connectTimeoutMs: 200 };
+      const options = { pingIntervalMs: 500, pingTimeoutMs: 500, connectTimeoutMs: 1_000 };
       const { client } = clientTo(`http://127.0.0.1:${port}`, options);
       await client.command({});
       child.kill("SIGSTOP");

@@ -11,7 +11,7 @@ import { type GrpcClient, type GrpcClientOptions, openGrpcClient } from "#runtim
 import { FLAG, FRAME, frame, headerBlock, uint32 } from "../edges/frames.ts";
 import { answer, Echo, rawServer, refuse } from "./echo.ts";
 
-type OnStream = (stream: ServerHttp2Stream, number: number, headers: IncomingHttpHeaders) => void;
+type OnStream = (stream: ServerHttp2Stream, number: number, headers: IncomingHttpHeaders) => unknown;
 
 const PATIENT = 20_000;
 /** What a connection begins with, before the first frame. */
@@ -154,9 +154,10 @@ describe("a call that failed", () => {
   });
 
   it("is over with its deadline, and is not sent after it", async () => {
-    const { client, grpc } = await clientOf(() => {});
+    const { client, grpc } = await clientOf((stream, number) => number === 1 && answer(stream));
+    await client.ask({});
     await failsWith(Code.DeadlineExceeded, client.ask({}, { timeoutMs: 50 }));
-    assert.equal(grpc.attempts.sent, 1);
+    assert.equal(grpc.attempts.sent, 2);
   });
 
   it("is not tried again once its caller gave up", async () => {
