@@ -79,6 +79,7 @@ export function valuesSchema(contract: Contract): Schema {
         enabled: { type: "boolean" },
         meshNamespace: text(LABEL),
         dnsNamespace: text(LABEL),
+        ingressNamespaces: { type: "array", items: text(LABEL) },
         monitoringNamespace: text("^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"),
       }),
       canaries: closed(Object.fromEntries(workloads.map((name) => [name, refer("canary")]))),

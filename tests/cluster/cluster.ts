@@ -17,13 +17,21 @@ export async function tool(program: "kubectl" | "helm" | "istioctl", ...args: st
   return output;
 }
 
-/** Installs a chart into a namespace of its own, for the tests of one file. */
-export async function installed(chart: string, values: Readonly<Record<string, unknown>>): Promise<Installed> {
-  const name = `souk-${randomBytes(3).toString("hex")}`;
+/** What is installed: by a name of its own choice, after what `prepare` does in its namespace, with more of the mesh chart's egress. */
+export interface Installation {
+  readonly name?: string;
+  readonly prepare?: () => Promise<void>;
+  readonly values: Readonly<Record<string, unknown>>;
+  readonly egress?: Readonly<Record<string, unknown>>;
+}
+
+/** Installs a chart into a namespace of its own and waits until it is ready, for the tests of one file. */
+export async function install(chart: string, { name = randomName(), prepare, values, egress }: Installation): Promise<Installed> {
   const folder = mkdtempSync(join(tmpdir(), "souk-cluster-"));
   const file = join(folder, "values.yaml");
+  const mesh = { ...(values.mesh as object | undefined), ...(egress === undefined ? {} : { egress }) };
   // JSON is YAML.
-  writeFileSync(file, JSON.stringify(values));
+  writeFileSync(file, JSON.stringify(egress === undefined ? values : { ...values, mesh }));
   await tool("kubectl", "create", "namespace", name);
   await tool("kubectl", "label", "namespace", name, "istio-injection=enabled");
   const end = async () => {
@@ -32,12 +40,18 @@ export async function installed(chart: string, values: Readonly<Record<string, u
     rmSync(folder, { recursive: true, force: true });
   };
   try {
-    await tool("helm", "install", name, join(root, chart), "--namespace", name, "--values", file);
+    await prepare?.();
+    await tool("helm", "install", name, join(root, chart), "--namespace", name, "--values", file, "--wait", "--timeout", "5m");
   } catch (error) {
+    const pods = await run("kubectl", ["-n", name, "get", "pods"]);
     await end();
-    throw error;
+    throw new Error(pods.output, { cause: error });
   }
   return { name, end };
+}
+
+function randomName(): string {
+  return `souk-${randomBytes(3).toString("hex")}`;
 }
 
 /** A release in a namespace of the same name. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { request as http1 } from "node:http";
 import { connect } from "node:http2";
-import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, installed, issuer, until } from "./cluster.ts";
+import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, install, issuer, until } from "./cluster.ts";
 
 const HOST = "gateway-test.souk.example";
 const ERASE = "/marketplace.account.v1.AccountService/EraseAccount";
@@ -55,10 +55,12 @@ describe("the gateway of a cluster, with the chart's policies", () => {
   before(async function () {
     this.timeout(120_000);
     const { url, jwks } = await signer;
-    release = await installed("mesh", {
-      environment: "development",
-      issuer: { url, jwks },
-      gateway: { namespace: GATEWAY_NAMESPACE, hosts: [HOST], plainHttp: "serve", corsOrigins: ["https://shop.example"] },
+    release = await install("mesh", {
+      values: {
+        environment: "development",
+        issuer: { url, jwks },
+        gateway: { namespace: GATEWAY_NAMESPACE, hosts: [HOST], plainHttp: "serve", corsOrigins: ["https://shop.example"] },
+      },
     });
     await until("the gateway knows the routes", async () => (await call(GET_LISTING)).status === 503);
     await until(

@@ -1,0 +1,53 @@
+{{- define "souk.prefix" -}}
+{{- .Values.mesh.names.prefix | default (printf "%s-" .Release.Name) -}}
+{{- end }}
+
+{{- define "souk.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of everything. */}}
+{{- define "souk.labels" -}}
+app.kubernetes.io/part-of: {{ include "souk.prefix" . | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* What a service's pods are selected by. Takes (list root service). */}}
+{{- define "souk.selector" -}}
+app.kubernetes.io/name: {{ index . 1 }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+{{- end }}
+
+{{/* A pod that may do nothing that it need not. There is no value to loosen it. */}}
+{{- define "souk.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "souk.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* The environment that services and jobs share: where tables are. Takes (list root service). */}}
+{{- define "souk.databaseEnv" -}}
+- name: PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ (index . 0).Values.secrets.database }}, key: {{ index . 1 }}}}
+- {name: SOUK_DATABASE_URL, value: {{ (index . 0).Values.databaseUrl | quote }}}
+{{- end }}
+
+{{/* The services that have tables. */}}
+{{- define "souk.withTables" -}}
+{{- toJson (without (keys .Values.services | sortAlpha) "ops") -}}
+{{- end }}
