@@ -159,7 +159,13 @@ if (import.meta.main) {
       throw new UsageError(`${(error as Error).message}\n\n${HELP}`);
     }
     if (values.help) return console.log(HELP);
-    const { tarball, descriptors } = await packClient(path.resolve(values.out ?? path.join(root, "dist")));
+    const out = path.resolve(values.out ?? path.join(root, "dist"));
+    try {
+      mkdirSync(out, { recursive: true });
+    } catch (error) {
+      throw new UsageError(`${out} cannot be a folder: ${(error as Error).message}`);
+    }
+    const { tarball, descriptors } = await packClient(out);
     for (const file of [tarball, descriptors])
       console.log(`${path.relative(process.cwd(), file)}  ${Math.ceil(statSync(file).size / 1024)} KiB`);
     console.log(`Install it with: npm install ${tarball}`);
