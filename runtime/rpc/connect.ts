@@ -88,9 +88,8 @@ function getWire(codec: Codec): Wire {
       "content-type": contentType,
       "content-length": body.length,
       "cache-control": call.rpc.cacheControl(call),
+      vary: varyOf(message),
     };
-    // The encoding depends on what is accepted as soon as there is something to compress.
-    if (message.length >= COMPRESS_MIN_BYTES) headers.vary = "accept-encoding";
     if (etag !== undefined) headers.etag = etag;
     if (encoding !== undefined) headers["content-encoding"] = encoding;
     call.exchange.respond(200, addTrailers(call, call.withOwn(headers)), body);
@@ -107,8 +106,7 @@ function getWire(codec: Codec): Wire {
     answer(call, message) {
       const etag = etagOf(call, message);
       if (etag !== undefined && matches(call.header("if-none-match"), etag)) {
-        const headers: WrittenHeaders = { etag, "cache-control": call.rpc.cacheControl(call) };
-        if (message.length >= COMPRESS_MIN_BYTES) headers.vary = "accept-encoding";
+        const headers: WrittenHeaders = { etag, "cache-control": call.rpc.cacheControl(call), vary: varyOf(message) };
         call.exchange.respond(304, addTrailers(call, call.withOwn(headers)));
         return undefined;
       }
@@ -134,6 +132,14 @@ function messageIn(query: URLSearchParams, maxBytes: number): Uint8Array {
   const bytes = Buffer.from(text, base64 ? "base64url" : "utf8");
   if (bytes.length > maxBytes) throw tooLarge(maxBytes);
   return bytes;
+}
+
+/**
+ * What an answer depends on beside the URL: who asks, so that a browser in which somebody else has signed in does not give what it kept for another;
+ * and what encodings are accepted, as soon as there is something to compress.
+ */
+function varyOf(message: Uint8Array): string {
+  return message.length >= COMPRESS_MIN_BYTES ? "authorization, accept-encoding" : "authorization";
 }
 
 /** Names an answer by its contents, whatever compresses it, hence weak. Only where it may be kept. */

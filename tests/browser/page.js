@@ -19,6 +19,15 @@ globalThis.shop = {
     const { categories } = await createClient(CatalogService, visitor).listCategories({});
     return categories.length;
   },
+  /** A seller's draft: nobody else sees it, also not in the browser that has just shown it. */
+  async draft(listingId, sellersToken) {
+    const seller = createSoukTransport({ baseUrl, token: () => sellersToken });
+    const see = (transport) =>
+      createClient(CatalogService, transport)
+        .getListing({ listingId })
+        .then(() => "seen", reasonOf);
+    return [await see(seller), await see(buyer), await see(visitor), await see(seller)];
+  },
   async buy(query) {
     const { results } = await createClient(SearchService, buyer).searchListings({ query });
     const { addresses } = await createClient(AccountService, buyer).listAddresses({});

@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { build } from "esbuild";
+import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { silentLog } from "#runtime/log.ts";
@@ -98,6 +99,19 @@ describe("A page in a real browser, of another origin than the marketplace,", fu
       answers.map(({ params }) => params.response.fromDiskCache),
       [false, true],
     );
+  });
+
+  it("shows nobody what it kept for somebody else who was signed in before", async () => {
+    const listing = {
+      title: "A lamp",
+      categoryId: "lamps",
+      condition: Condition.GOOD,
+      price: { currencyCode: "USD", amountMinor: 1n },
+    };
+    const created = await marketplace.as("ada", CatalogService).createListing({ requestId: newId(), listing });
+    const token = await signAccountToken(marketplace.keys, { accountId: demo("ada").account });
+    const seen = await page.run(`shop.draft("${created.listing?.listingId}", "${token}")`);
+    assert.deepEqual(seen, ["seen", "LISTING_NOT_FOUND", "LISTING_NOT_FOUND", "seen"]);
   });
 
   it("meets nothing that the browser complains about", () => {

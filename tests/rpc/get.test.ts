@@ -70,15 +70,15 @@ describe("a read with GET", () => {
     assert.notEqual(changed.headers.etag, etag);
   });
 
-  it("keeps its ETag whatever compresses it, and tells caches what it depends on: what is accepted, and whether a page asks", async () => {
+  it("keeps its ETag whatever compresses it, and tells caches what it depends on: who asks, what is accepted, and which page asks", async () => {
     stage.title = "x".repeat(5000);
     const plain = await get(inJson);
     const smaller = await get(inJson, { "accept-encoding": "gzip, deflate, br, zstd", origin: "https://shop.example" });
     assert.deepEqual([smaller.headers["content-encoding"], smaller.headers.etag], ["gzip", plain.headers.etag]);
     assert.deepEqual(gunzipSync(smaller.body), plain.body);
     // Kept for a caller that is no page, it must not be given to one: the browser would refuse it.
-    assert.equal(plain.headers.vary, "accept-encoding, origin");
-    assert.equal(smaller.headers.vary, "accept-encoding, origin");
+    assert.equal(plain.headers.vary, "authorization, accept-encoding, origin");
+    assert.equal(smaller.headers.vary, "authorization, accept-encoding, origin");
   });
 
   it("gives no ETag to errors, nor to answers with POST", async () => {
