@@ -242,6 +242,12 @@ const TOOLS_VARIABLES = new Set([
   "SOUK_TEST_STORE",
 ]);
 
+/** What OpenTelemetry lets one choose and there is no choice of here: another value would be told of nowhere. */
+const FIXED_VARIABLES: ReadonlyMap<string, { readonly value: string; readonly why: string }> = new Map([
+  ["OTEL_EXPORTER_OTLP_PROTOCOL", { value: "http/protobuf", why: "a collector takes it at port 4318, and gRPC at 4317" }],
+  ["OTEL_TRACES_SAMPLER", { value: "parentbased_traceidratio", why: "OTEL_TRACES_SAMPLER_ARG is the share, and 1 is all" }],
+]);
+
 /** What production needs in place of each embedded part, none of which it ever falls back to. */
 const EMBEDDED_PARTS = [
   "tables in MySQL or MariaDB (SOUK_DATABASE_URL)",
@@ -376,6 +382,10 @@ function checkVariables(env: ConfigSources["env"], problems: string[]): void {
       problems.push(`There is no setting ${name}.${suggestion(name, known)} --help lists all.`);
     }
   }
+  for (const [name, { value, why }] of FIXED_VARIABLES) {
+    const given = env[name];
+    if (given && given !== value) problems.push(`${name} is "${given.slice(0, 100)}", but there is only ${value}: ${why}.`);
+  }
 }
 
 function readOne<Name extends keyof typeof SETTINGS>(
@@ -387,7 +397,9 @@ function readOne<Name extends keyof typeof SETTINGS>(
 ): Values[Name] | undefined {
   const setting: Setting<unknown> = SETTINGS[name];
   const flag = flags.get(name);
-  const text = flag?.text ?? env[setting.variable] ?? initialOf(setting, environment);
+  // To OpenTelemetry a variable that is empty is not set.
+  const given = env[setting.variable] === "" && setting.variable.startsWith("OTEL_") ? undefined : env[setting.variable];
+  const text = flag?.text ?? given ?? initialOf(setting, environment);
   try {
     return setting.read(text.trim()) as Values[Name];
   } catch (error) {

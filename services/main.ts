@@ -125,10 +125,10 @@ export async function run(
 }
 
 function telemetryOf(config: Config, log: Log): Telemetry {
-  const { services, otlpEndpoint: endpoint, otlpHeaders: headers, otlpTimeoutMs: timeoutMs } = config;
+  const { services, otelResource: resource, otlpEndpoint: endpoint, otlpHeaders: headers, otlpTimeoutMs: timeoutMs } = config;
   return openTelemetry({
-    serviceName: config.otelServiceName ?? (services.length === 1 ? `souk-${services[0]}` : "souk"),
-    resource: config.otelResource,
+    serviceName: config.otelServiceName ?? resource["service.name"] ?? (services.length === 1 ? `souk-${services[0]}` : "souk"),
+    resource,
     collector: endpoint === undefined ? undefined : { endpoint, headers, timeoutMs },
     ratio: config.tracesRatio,
     intervalMs: config.metricsIntervalMs,

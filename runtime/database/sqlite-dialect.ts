@@ -194,7 +194,12 @@ class Lease implements DatabaseConnection {
       // SQLite has already rolled back after some errors (a full disk); asking again would hide the first error.
       if (how === "commit" || this.#writer.inTransaction) {
         const ended = this.#observer?.statements(this.#database, [{ sql: how }]);
-        this.#writer.run(how);
+        try {
+          this.#writer.run(how);
+        } catch (error) {
+          ended?.(error);
+          throw error;
+        }
         ended?.();
       }
     } finally {

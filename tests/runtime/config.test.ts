@@ -70,14 +70,22 @@ describe("the configuration", () => {
     assert.deepEqual(config.otelResource, { "deployment.environment.name": "staging" });
     assert.deepEqual([config.otelServiceName, config.tracesRatio, config.metrics], ["souk-order", 0.25, true]);
     assert.equal(read().otlpEndpoint, undefined);
+    const empty = read([], { OTEL_TRACES_SAMPLER_ARG: "", OTEL_EXPORTER_OTLP_TIMEOUT: "", OTEL_EXPORTER_OTLP_PROTOCOL: "" });
+    assert.deepEqual([empty.tracesRatio, empty.otlpTimeoutMs], [1, 10_000]);
+    read([], { OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf", OTEL_TRACES_SAMPLER: "parentbased_traceidratio" });
   });
 
   it("refuses telemetry that could only be guessed, and repeats no header of it", () => {
     assert.match(refused([], { OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4317" }), /address of a collector, such as http:/);
     assert.match(refused([], { OTEL_EXPORTER_OTLP_ENDPOINT: "http://a:b@collector" }), /address of a collector/);
-    for (const wrong of ["2", "-1", "half", "", "1.5"]) {
+    for (const wrong of ["2", "-1", "half", " ", "1.5"]) {
       assert.match(refused([], { OTEL_TRACES_SAMPLER_ARG: wrong }), /it must be a number from 0 to 1/);
     }
+    assert.match(
+      refused([], { OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }),
+      /there is only http\/protobuf: a collector takes it at port 4318/,
+    );
+    assert.match(refused([], { OTEL_TRACES_SAMPLER: "always_on" }), /there is only parentbased_traceidratio/);
     assert.match(refused([], { OTEL_RESOURCE_ATTRIBUTES: "staging" }), /it must be like name=value/);
     assert.match(refused([], { OTEL_SERVICE_NAME: "a\nb" }), /letters, digits, dots and hyphens/);
     assert.match(refused([], { OTEL_EXPORTER_OTLP_TIMEOUT: "1" }), /a whole number from 100 to 60000/);
