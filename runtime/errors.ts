@@ -43,6 +43,9 @@ export function failure(why: Reason, options: FailureOptions = {}): ConnectError
   });
   if (options.retryAfterMs !== undefined) {
     const ms = Math.max(0, Math.ceil(options.retryAfterMs));
+    // For those who read no details: HTTP's clients and proxies, and the retries of gRPC's own clients.
+    error.metadata.set("retry-after", String(Math.ceil(ms / 1000)));
+    error.metadata.set("grpc-retry-pushback-ms", String(ms));
     error.details.push({
       desc: RetryInfoSchema,
       value: { retryDelay: { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 } },

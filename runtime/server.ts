@@ -18,6 +18,14 @@ import { SERVICE_HEADER } from "#runtime/peers.ts";
 import { DEFAULT_MAX_REQUEST_BYTES, type MethodPolicy } from "#runtime/policy.ts";
 import { reflectionRoutes } from "#runtime/reflection.ts";
 import type { UnaryMethod } from "#runtime/rpc/method.ts";
+import {
+  type CallClass,
+  classOf,
+  createShedding,
+  DEFAULT_SHEDDING_LIMITS,
+  type SheddingLimits,
+  watchEventLoop,
+} from "#runtime/rpc/shedding.ts";
 import { createUnaryServer } from "#runtime/rpc/unary-server.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { pathOf, refuse, refuseStatus, serveStream, write } from "#runtime/streams.ts";
@@ -53,14 +61,12 @@ export interface ServerOptions {
 }
 
 /** The bounds of a server. */
-export interface ServerLimits extends ListenerLimits {
-  /** Unary calls at once; more are told to come back. */
-  readonly maxCalls: number;
+export interface ServerLimits extends ListenerLimits, SheddingLimits {
   /** How long the body of a unary request may take to arrive, in ms. */
   readonly bodyTimeoutMs: number;
 }
 
-const DEFAULT_LIMITS = { maxCalls: 5000, bodyTimeoutMs: 10_000 };
+const DEFAULT_LIMITS = { ...DEFAULT_SHEDDING_LIMITS, bodyTimeoutMs: 10_000 };
 
 /** A running server. */
 export interface Server {
@@ -92,22 +98,20 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     options.modules.flatMap((module) => module.doors ?? []),
     options.log,
   );
-  let calls = 0;
-  const overload = () => (calls >= limits.maxCalls ? failure(OVERLOADED, { retryAfterMs: 1000 }) : undefined);
   const bare = options.foreign !== undefined;
+  const shedding = createShedding(limits);
+  const leaveEventLoop = watchEventLoop(shedding);
+  const takeIn = (kind: CallClass) => {
+    const retryAfterMs = shedding.admit(kind);
+    return retryAfterMs === undefined ? undefined : failure(OVERLOADED, { retryAfterMs });
+  };
   const unaryServer = createUnaryServer({
     bare,
     bodyTimeoutMs: limits.bodyTimeoutMs,
     corsHeaders: pages.headers,
     find: rpcs.unary,
-    begin() {
-      const refusal = overload();
-      if (refusal === undefined) calls++;
-      return refusal;
-    },
-    done() {
-      calls--;
-    },
+    begin: (rpc, headers) => takeIn(classOf(rpc.desc, headers)),
+    done: ({ rpc, exchange }) => shedding.leave(classOf(rpc.desc, exchange.headers)),
   });
   const handler = (request: AnyRequest, response: AnyResponse): void => {
     if (request instanceof IncomingMessage && unaryServer.takeRequest(request, response as ServerResponse)) return;
@@ -120,11 +124,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       else if (!openDoor(request, response)) plainPage(path, request, response, health, bare);
       return;
     }
-    const refusal = overload();
+    const kind = classOf(stream.method, request.headers);
+    const refusal = takeIn(kind);
     if (refusal !== undefined) {
       refuse(request, response, refusal);
       return;
     }
+    response.once("close", () => shedding.leave(kind));
     serveStream(stream, request, response, { bodyTimeoutMs: limits.bodyTimeoutMs, bare }).catch((error: unknown) => {
       options.log.debug({ err: error }, "an answer could not be written");
       response.destroy();
@@ -149,6 +155,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       // Streams end, so that their connections can.
       setImmediate(() => shutdown.abort());
       await listener.close(graceMs);
+      leaveEventLoop();
     },
   };
 }

@@ -115,7 +115,7 @@ export function refuse(request: AnyRequest, response: AnyResponse, error: Connec
     write(response, 200, { "content-type": type, ...Object.fromEntries(trailer) });
     return;
   }
-  const headers = { "content-type": "application/json", "cache-control": "no-store" };
+  const headers = { ...Object.fromEntries(error.metadata), "content-type": "application/json", "cache-control": "no-store" };
   const body = request.method === "HEAD" ? undefined : errorToJsonBytes(error, undefined);
   write(response, status ?? codeToHttpStatus(error.code), headers, body);
 }

@@ -30,7 +30,7 @@ export interface Port {
   /** Headers that every answer to this origin carries, for pages of others. */
   corsHeaders(origin: string | undefined): Readonly<Record<string, string>> | undefined;
   /** A call is over and its answer was sent, or its caller is gone. */
-  done(): void;
+  done(call: HttpCall): void;
 }
 
 /** A unary call that came over HTTP. */
@@ -95,7 +95,7 @@ export class HttpCall extends UnaryCall implements Receiver {
   }
 
   closed(): void {
-    this.port.done();
+    this.port.done(this);
     this.leave();
   }
 

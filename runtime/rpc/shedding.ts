@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http";
 import type { DescMethod } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Health } from "#gen/grpc/health/v1/health_pb.ts";
@@ -115,15 +116,11 @@ export function watchEventLoop(shedding: Shedding): () => void {
   return () => clearInterval(timer);
 }
 
-/** What a method's calls are, by itself. */
-export function classOf(method: DescMethod): CallClass {
+/** What a call is. What a service reads it reads for somebody's command; whoever only says to be one gains no more than any command has. */
+export function classOf(method: DescMethod, headers: IncomingHttpHeaders): CallClass {
   const isHealth = method.parent.typeName === Health.typeName;
   if (method.methodKind !== "unary") return isHealth ? "health stream" : "stream";
   if (isHealth) return "health";
-  return method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS ? "read" : "command";
-}
-
-/** What a call is: what a service reads it reads for somebody's command. Whoever only says to be one gains what any command has. */
-export function classOfCall(method: CallClass, headers: Readonly<Record<string, unknown>>): CallClass {
-  return method === "read" && headers[SERVICE_TOKEN_HEADER] !== undefined ? "command" : method;
+  const reads = method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
+  return reads && headers[SERVICE_TOKEN_HEADER] === undefined ? "read" : "command";
 }

@@ -15,7 +15,7 @@ export interface UnaryServerOptions extends Port {
   /** The unary method at a path without its query; undefined where there is none. */
   find(path: string, headers: IncomingHttpHeaders): UnaryMethod | undefined;
   /** Counts a call in, or answers why it is turned away. Each call that was counted in is `done` once. */
-  begin(rpc: UnaryMethod): ConnectError | undefined;
+  begin(rpc: UnaryMethod, headers: IncomingHttpHeaders): ConnectError | undefined;
   /** Whether what is in no protocol gets the HTTP status and no more. */
   readonly bare: boolean;
 }
@@ -62,7 +62,7 @@ function serve(rpc: UnaryMethod, exchange: Exchange, options: UnaryServerOptions
     misspoken(rpc, exchange, wire, options);
     return;
   }
-  const refusal = options.begin(rpc);
+  const refusal = options.begin(rpc, exchange.headers);
   const call = new HttpCall(rpc, exchange, wire, refusal === undefined ? options : { ...options, done() {} });
   if (refusal === undefined) call.start();
   else call.turnAway(refusal);

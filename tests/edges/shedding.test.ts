@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
+import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/health/v1/health_pb.ts";
+import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
+import { callOf } from "#runtime/call.ts";
+import { reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
 import { type CallClass, createShedding, type Shedding, TICK_MS } from "#runtime/rpc/shedding.ts";
+import { onServer, type Protocol, rpcModule } from "../support/server.ts";
 
 const KINDS = ["read", "command", "health", "stream", "health stream"] as const satisfies readonly CallClass[];
 
@@ -113,5 +121,93 @@ describe("shedding", () => {
     const fixed = createShedding({ maxCalls: 5000, maxOpenStreams: 1 });
     const blind: Shedding = { ...fixed, limit: fixed.limit, tick() {} };
     assert.ok(simulate(blind, { read: 2600, command: 400 }).medianLateMs > 500);
+  });
+});
+
+const LISTING = "0198a0de-0000-7000-8000-000000000001";
+const ALICE = "0198a0de-0000-7000-8000-00000000a11c";
+
+describe("a server with more to do than it may", () => {
+  let release = Promise.withResolvers<void>();
+  let begun = 0;
+  const hold = async () => {
+    begun++;
+    await release.promise;
+    return {};
+  };
+  const modules = [
+    rpcModule("catalog", (router) => router.service(CatalogService, { getListing: hold, withdrawListing: hold })),
+    rpcModule("order", (router) =>
+      router.service(OrderService, {
+        async *watchOrder(_, context) {
+          begun++;
+          yield {};
+          const { signal } = callOf(context);
+          await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        },
+      }),
+    ),
+  ];
+  beforeEach(() => {
+    release = Promise.withResolvers<void>();
+    begun = 0;
+  });
+  const until = async (count: number) => {
+    while (begun < count) await sleep(5);
+  };
+  const overloaded = (error: unknown) => {
+    assert.equal(reasonOf(error), "OVERLOADED");
+    const ms = retryAfterMsOf(error) as number;
+    const { metadata } = ConnectError.from(error);
+    assert.equal(metadata.get("retry-after"), String(Math.ceil(ms / 1000)));
+    assert.equal(metadata.get("grpc-retry-pushback-ms"), String(ms));
+    return true;
+  };
+
+  for (const protocol of ["Connect JSON", "gRPC", "gRPC-Web"] satisfies Protocol[]) {
+    it(`refuses reads, then commands, and tells when to come back, but never health: over ${protocol}`, async () => {
+      const subject = await onServer(modules, protocol, { limits: { maxCalls: 5 } });
+      try {
+        const catalog = subject.client(CatalogService, { account: ALICE });
+        const read = () => catalog.getListing({ listingId: LISTING });
+        const command = () => catalog.withdrawListing({ listingId: LISTING, requestId: LISTING });
+        const held = [read(), read(), read(), read()];
+        await until(4);
+        await assert.rejects(read(), overloaded);
+        // What a service reads it reads for a command.
+        held.push(subject.client(CatalogService, { service: "order" }).getListing({ listingId: LISTING }));
+        await until(5);
+        await assert.rejects(command(), overloaded);
+        assert.equal((await subject.client(Health).check({})).status, Status.SERVING);
+        assert.equal(begun, 5);
+        release.resolve();
+        await Promise.all(held);
+        await Promise.all([read(), command()]);
+      } finally {
+        await subject.stop();
+      }
+    });
+  }
+
+  it("bounds streams over all connections, those of health apart", async () => {
+    const subject = await onServer(modules, "gRPC", { limits: { maxOpenStreams: 1 } });
+    try {
+      const caller = new AbortController();
+      const orders = subject.client(OrderService, { account: ALICE });
+      const watch = () => orders.watchOrder({ orderId: LISTING }, { signal: caller.signal })[Symbol.asyncIterator]();
+      const first = watch();
+      await first.next();
+      await assert.rejects(watch().next(), overloaded);
+      const health = subject.client(Health).watch({})[Symbol.asyncIterator]();
+      assert.equal((await health.next()).value?.status, Status.SERVING);
+      caller.abort();
+      // Its place is free as soon as the server has heard that it was left.
+      for (let message: unknown; message === undefined; await sleep(10)) {
+        const next = orders.watchOrder({ orderId: LISTING })[Symbol.asyncIterator]().next();
+        message = await next.catch((error: unknown) => void overloaded(error));
+      }
+    } finally {
+      await subject.stop();
+    }
   });
 });
