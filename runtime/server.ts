@@ -144,7 +144,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     port: listener.port,
     services: rpcs.services,
     get load() {
-      return { connections: listener.connections, calls };
+      return { connections: listener.connections, calls: shedding.calls };
     },
     async stop(graceMs = 10_000, delayMs = 0) {
       health.stop();

@@ -29,6 +29,8 @@ export interface Shedding {
   leave(kind: CallClass): void;
   /** Tells how late the event loop was, in ms. Called every `TICK_MS`. */
   tick(lateMs: number): void;
+  /** Unary calls under way, those of health left out. */
+  readonly calls: number;
   /** Unary calls that are taken at once as things are; reads may be four fifths of them at most. */
   readonly limit: number;
 }
@@ -70,6 +72,9 @@ export function createShedding({ maxCalls, maxOpenStreams }: SheddingLimits, ran
     }
   };
   return {
+    get calls() {
+      return open.read + open.command;
+    },
     get limit() {
       return limit;
     },
