@@ -257,6 +257,8 @@ class OpenDatabase implements Database {
       const sql = await this.sql.startTransaction().execute();
       scope.state = "open";
       try {
+        // Its turn may have come too late, by as much as the event loop was.
+        checkTime(deadline, options.signal);
         const tx = new OpenTransaction({
           service: this.service,
           sql,
