@@ -238,6 +238,8 @@ function http2Server(
   server.removeAllListeners("stream");
   server.on("stream", (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: string[]) => {
     stream.on("error", ignore);
+    // Its peer reset it in the same breath; Node would try to tell it to go on, and end the process over that.
+    if (stream.destroyed || stream.closed) return;
     if (takeStream(stream, headers)) return;
     for (const listener of toRequest) listener.call(server, stream, headers, flags, raw);
   });
