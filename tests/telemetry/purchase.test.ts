@@ -9,6 +9,7 @@ import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { ATTRIBUTE } from "#runtime/telemetry/conventions.ts";
 import { openTelemetry, type Telemetry } from "#runtime/telemetry/telemetry.ts";
+import { DURATION, METHOD, STATUS } from "../../mesh/plugin/metrics.ts";
 import { quietLog } from "../support/database.ts";
 import { type TestMarketplace, testMarketplace } from "../support/marketplace.ts";
 import { refused } from "../support/refused.ts";
@@ -160,6 +161,12 @@ describe("the telemetry of a whole purchase", function () {
         0,
       );
     assert.equal(count("rpc_server_call_duration_seconds_count", 'OrderService/PlaceOrder",rpc_status_code="OK"'), 1);
+    // What the alert rules and the dashboard ask for.
+    assert.equal(count(`${DURATION}_count`, `${METHOD}="marketplace.order.v1.OrderService/PlaceOrder",${STATUS}="OK"`), 1);
+    assert.equal(
+      count(`${DURATION}_bucket`, `${METHOD}="marketplace.order.v1.OrderService/PlaceOrder",${STATUS}="OK",le="\\+Inf"`),
+      1,
+    );
     assert.ok(count("db_client_operation_duration_seconds_count", 'db_collection_name="outbox"') > 0);
     assert.ok(count("messaging_process_duration_seconds_count", 'messaging_consumer_group_name="account.orders"') > 0);
     assert.ok(count("souk_event_delay_seconds_count", 'messaging_consumer_group_name="catalog.stock"') > 0);
