@@ -91,7 +91,9 @@ describe("a read with GET", () => {
     const authorization = `Bearer ${await signAccountToken(subject.keys, { accountId: LISTING })}`;
     const query = { encoding: "json", message: "{}" };
     assert.equal((await get(query, {}, LIST_CATEGORIES)).headers["cache-control"], "public, max-age=3600");
-    assert.equal((await get(query, { authorization }, LIST_CATEGORIES)).headers["cache-control"], "private, max-age=3600");
+    const own = await get(query, { authorization }, LIST_CATEGORIES);
+    assert.equal(own.headers["cache-control"], "private, max-age=3600");
+    assert.match(String(own.headers.vary), /^authorization\b/);
   });
 
   it("is answered alike over HTTP/1.1, to HEAD only with what is allowed", async () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { request as httpRequest, type IncomingMessage } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -100,6 +101,19 @@ describe("a server of unary calls", () => {
     assert.deepEqual([inJson.headers[":status"], connectReason(inJson.body)], [429, "OVERLOADED"]);
     release.resolve();
     await Promise.all(busy);
+  });
+
+  it("speaks gRPC over HTTP/1.1, too, with trailers behind the body", async () => {
+    const ask = async (message: Uint8Array) => {
+      const call = httpRequest(subject.url + GET_LISTING, { method: "POST", headers: { "content-type": "application/grpc" } });
+      call.end(envelope(message));
+      const [response] = (await once(call, "response")) as [IncomingMessage];
+      response.resume();
+      await once(response, "end");
+      return [response.headers["grpc-status"], response.trailers["grpc-status"]];
+    };
+    assert.deepEqual(await ask(request()), [undefined, "0"]);
+    assert.deepEqual(await ask(request("x")), ["3", undefined]);
   });
 
   it("keeps a connection of HTTP/1.1 whose request was too large for the next one", async () => {
