@@ -16,6 +16,7 @@ import type { Log } from "#runtime/log.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 import { AnswerSignals } from "./answer-signals.ts";
 import { meaningOf } from "./batch.ts";
+import { compiledFor } from "./compiled.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { listsOf } from "./migrating.ts";
 import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
@@ -384,12 +385,8 @@ class OpenDatabase implements Database {
     return readAnswer(row, output);
   }
 
-  #replayRow(key: string) {
-    return this.sql
-      .selectFrom("replay")
-      .select(["request_hash", "state", "answer", "expire_time"])
-      .where("request_key", "=", key)
-      .executeTakeFirst();
+  async #replayRow(key: string) {
+    return (await this.sql.executeQuery(replayRow(this.sql, { key }))).rows[0];
   }
 
   async #dropExpired(key: string): Promise<void> {
@@ -436,6 +433,10 @@ class OpenDatabase implements Database {
     await this.#store.close();
   }
 }
+
+const replayRow = compiledFor((sql: Kysely<RuntimeTables>, at: { key: string }) =>
+  sql.selectFrom("replay").select(["request_hash", "state", "answer", "expire_time"]).where("request_key", "=", at.key),
+);
 
 function checkTime(deadline: number, signal: AbortSignal | undefined): void {
   if (Date.now() >= deadline || signal?.aborted) {

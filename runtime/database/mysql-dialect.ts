@@ -9,7 +9,7 @@ import {
   MysqlQueryCompiler,
   type QueryResult,
 } from "kysely";
-import type { FieldPacket, Pool, PoolConnection, ResultSetHeader } from "mysql2";
+import { escape as escaped, type FieldPacket, format, type Pool, type PoolConnection, type ResultSetHeader } from "mysql2";
 import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
 import { type BatchingConnection, type Deferred, DeferredConflict, requireOne } from "./batch.ts";
 import { isUniqueViolation, told } from "./errors.ts";
@@ -248,13 +248,12 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     const [first] = queries as [CompiledQuery];
     const single = queries.length === 1;
     const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
-    const values = (single ? first.parameters : queries.flatMap((query) => query.parameters)).map(toMysql);
     // Ours, not mysql2's, which leaves its timer running when the connection breaks.
     const timer = setTimeout(() => {
       this.close();
       reject(new LockTimeout());
     }, timeout);
-    const command = this.#raw.query({ sql, values }, (error: Error | null, result: unknown, fields: unknown) => {
+    const command = this.#raw.query({ sql, values: null }, (error: Error | null, result: unknown, fields: unknown) => {
       clearTimeout(timer);
       if (error !== null) {
         reject(error);
@@ -272,8 +271,8 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     return promise;
   }
 
-  #textOf(query: CompiledQuery): string {
-    return CREATE_TABLE.test(query.sql) ? this.#createTable(query.sql) : query.sql;
+  #textOf({ sql, parameters }: CompiledQuery): string {
+    return written(CREATE_TABLE.test(sql) ? this.#createTable(sql) : sql, parameters);
   }
 
   #resultOf(result: unknown, fields: readonly FieldPacket[] | undefined): QueryResult<unknown> {
@@ -387,8 +386,34 @@ function plainBytes(value: unknown): unknown {
   return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : value;
 }
 
+/** The texts between the values of statements that are sent again and again. */
+const pieces = new Map<string, string[]>();
+const PIECES_MAX = 1_000;
+
+/** A statement with its values. Where each question mark stands for one, the text is taken apart once; else mysql2 looks which ones do. */
+function written(sql: string, parameters: readonly unknown[]): string {
+  if (parameters.length === 0) {
+    return sql;
+  }
+  let between = pieces.get(sql);
+  if (between === undefined) {
+    between = sql.split("?");
+    if (pieces.size < PIECES_MAX) {
+      pieces.set(sql, between);
+    }
+  }
+  if (between.length !== parameters.length + 1) {
+    return format(sql, parameters.map(toMysql), false, "Z");
+  }
+  let text = between[0] as string;
+  for (const [index, value] of parameters.entries()) {
+    text += escaped(toMysql(value), false, "Z") + between[index + 1];
+  }
+  return text;
+}
+
 /** What mysql2 writes into the text of a statement. */
-function toMysql(value: unknown): unknown {
+function toMysql(value: unknown): string | number | bigint | Buffer | null {
   switch (typeof value) {
     case "boolean":
       return value ? 1 : 0;

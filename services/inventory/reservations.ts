@@ -206,14 +206,7 @@ export function expiry(database: InventoryDatabase): JobHandler {
  * to commit after the reservation's time, and to expire before. Gives the reservation as it is then, whoever ended it, if there is one.
  */
 async function end(tx: InventoryTransaction, reservationId: string, state: EndState): Promise<Reserved | undefined> {
-  let ending = tx.sql
-    .updateTable("reservation")
-    .set({ state, end_time: tx.now, watch_time: null })
-    .where("reservation_id", "=", reservationId)
-    .where("state", "in", statesBefore(state));
-  if (state !== "RELEASED") {
-    ending = ending.where("expire_time", state === "COMMITTED" ? ">" : "<=", tx.now);
-  }
+  const ending = endings[state](tx.sql, { reservationId, now: tx.now });
   const [{ changed }, { rows }] = await tx.together(ending, reservationOf(tx.sql, { reservationId }));
   const reserved = reservedOf(rows);
   if (reserved !== undefined && changed === 1n) {
@@ -223,6 +216,23 @@ async function end(tx: InventoryTransaction, reservationId: string, state: EndSt
     }
   }
   return reserved;
+}
+
+const endings: Readonly<Record<EndState, ReturnType<typeof endingAs>>> = {
+  COMMITTED: endingAs("COMMITTED"),
+  RELEASED: endingAs("RELEASED"),
+  EXPIRED: endingAs("EXPIRED"),
+};
+
+function endingAs(state: EndState) {
+  return compiledFor((sql: Kysely<InventoryTables>, at: { reservationId: string; now: number }) => {
+    const ending = sql
+      .updateTable("reservation")
+      .set({ state, end_time: at.now, watch_time: null })
+      .where("reservation_id", "=", at.reservationId)
+      .where("state", "in", statesBefore(state));
+    return state === "RELEASED" ? ending : ending.where("expire_time", state === "COMMITTED" ? ">" : "<=", at.now);
+  });
 }
 
 /** Whether the row went in; false when there is a reservation of this id. */

@@ -1,4 +1,4 @@
-import type { ExpressionBuilder, Kysely } from "kysely";
+import type { CompiledQuery, ExpressionBuilder, Kysely } from "kysely";
 import { StockChangedSchema } from "#gen/marketplace/inventory/v1/events_pb.ts";
 import { compiledFor } from "#runtime/database/compiled.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
@@ -105,13 +105,20 @@ export async function tellStock(tx: InventoryTransaction, listingIds: readonly s
 }
 
 /** The stock of the listings that have some, in no order. */
-export function loadStock(sql: Kysely<InventoryTables>, listingIds: readonly string[]): Promise<StockRow[]> {
-  return stockOf(sql, listingIds).execute();
+export async function loadStock(sql: Kysely<InventoryTables>, listingIds: readonly string[]): Promise<StockRow[]> {
+  return (await sql.executeQuery(stockOf(sql, listingIds))).rows;
 }
 
-function stockOf(sql: Kysely<InventoryTables>, listingIds: readonly string[]) {
-  return sql.selectFrom("stock").selectAll().where("listing_id", "in", listingIds);
+function stockOf(sql: Kysely<InventoryTables>, listingIds: readonly string[]): CompiledQuery<StockRow> {
+  const [listingId] = listingIds;
+  return listingIds.length === 1 && listingId !== undefined
+    ? stockOfOne(sql, { listingId })
+    : sql.selectFrom("stock").selectAll().where("listing_id", "in", listingIds).compile();
 }
+
+const stockOfOne = compiledFor((sql: Kysely<InventoryTables>, at: { listingId: string }) =>
+  sql.selectFrom("stock").selectAll().where("listing_id", "=", at.listingId),
+);
 
 /** Sets the units of a seller's listings, each listing once; all or none. Tells those that changed. Gives the rows in no order. */
 export async function setUnits(tx: InventoryTransaction, lines: readonly Line[], setting: Setting): Promise<StockRow[]> {

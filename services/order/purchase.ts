@@ -120,7 +120,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   await saga.step(FIRST_STEP, {
     result: ReserveResponseSchema,
-    keep: false,
+    keep: () => ({}),
     refusals: reserveRefusals,
     run: ({ requestId, timeoutMs }) => {
       const lines = order.lines.map((line) => ({ listingId: line.listing_id, units: line.units }));
@@ -134,6 +134,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   const authorized = await saga.step("authorize", {
     result: AuthorizePaymentResponseSchema,
+    keep: ({ payment }) => (payment ? { payment: { state: payment.state, confirmationUrl: payment.confirmationUrl } } : {}),
     refusals: authorizeRefusals,
     run: async ({ requestId, timeoutMs }) => {
       const response = await payment.authorizePayment({ requestId, ...paymentOfOrder(order) }, { timeoutMs });
@@ -165,7 +166,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
   // Has no undo of its own: what takes an authorization back also gives back what was captured of it.
   await saga.step("capture", {
     result: CapturePaymentResponseSchema,
-    keep: false,
+    keep: () => ({}),
     refusals: captureRefusals,
     unless: () => (order.reservation_expire_time - clock.now() < CAPTURE_MARGIN_MS ? RESERVATION_EXPIRED : undefined),
     run: ({ requestId, timeoutMs }) => payment.capturePayment({ requestId, paymentId }, { timeoutMs }),
@@ -173,7 +174,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
 
   await saga.step("commit", {
     result: CommitReservationResponseSchema,
-    keep: false,
+    keep: () => ({}),
     refusals: commitRefusals,
     run: ({ requestId, timeoutMs }) => inventory.commitReservation({ requestId, reservationId }, { timeoutMs }),
   });
@@ -186,7 +187,7 @@ async function complete(saga: Saga, moving: Moving, { payment }: Neighbours): Pr
   const paymentId = moving.order.payment_id;
   await saga.step("release-escrow", {
     result: ReleaseEscrowResponseSchema,
-    keep: false,
+    keep: () => ({}),
     run: ({ requestId, timeoutMs }) => payment.releaseEscrow({ requestId, paymentId }, { timeoutMs }),
   });
   await saga.settle((tx) => moving.move(tx, "COMPLETED"));

@@ -1,4 +1,4 @@
-import { type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
@@ -28,8 +28,8 @@ export interface StepCall {
 export interface Step<R extends DescMessage> {
   /** The schema of the answer, which is kept. */
   readonly result: R;
-  /** False: nobody reads the answer, so that it is not kept, and a later run gets an empty one. */
-  readonly keep?: false;
+  /** What of the answer is kept for a later run; all of it unless given. */
+  readonly keep?: (answer: MessageShape<R>) => MessageInitShape<R>;
   /** The command. */
   readonly run: (call: StepCall) => Promise<MessageShape<R>>;
   /**
@@ -250,8 +250,8 @@ class Run implements Saga {
     const row = await this.#begin(name, known);
     this.#remember(row, step);
     const result = await this.#try(row, step);
-    const kept = step.keep === false ? new Uint8Array() : toBinary(step.result, result);
-    this.#record(row, { state: "done", reason: "", result: kept });
+    const kept = step.keep === undefined ? result : create(step.result, step.keep(result));
+    this.#record(row, { state: "done", reason: "", result: toBinary(step.result, kept) });
     return result;
   }
 

@@ -5,7 +5,7 @@ import {
   ContinueOrderResponseSchema,
   PlaceOrderResponseSchema,
 } from "#gen/marketplace/order/v1/order_pb.ts";
-import { insertRow } from "#runtime/database/compiled.ts";
+import { compiledFor, insertRow } from "#runtime/database/compiled.ts";
 import { failure } from "#runtime/errors.ts";
 import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
 import { ORDER_STATE_CONFLICT } from "./errors.ts";
@@ -84,16 +84,8 @@ async function answer(
   if (commands.length === 0) {
     return 0;
   }
-  const named = tx.sql
-    .selectFrom("order_command")
-    // An answer that nobody can ask for any more (after 30 days) must not keep the order from going on.
-    .leftJoin("replay", (join) =>
-      join.onRef("replay.request_key", "=", "order_command.request_key").on("replay.state", "=", "pending"),
-    )
-    .select(["order_command.request_key", "command", "viewer", "replay.request_key as claimed"])
-    .where("order_id", "=", order.order_id)
-    .where("command", "in", commands);
-  const all = await named.execute();
+  const { rows } = await tx.sql.executeQuery(waitingOn(tx.sql, { orderId: order.order_id }));
+  const all = rows.filter((row) => commands.includes(row.command));
   const waiting = keys === undefined ? all : all.filter((row) => keys.includes(row.request_key));
   for (const { request_key, command, viewer, claimed } of waiting) {
     if (claimed === null) {
@@ -111,6 +103,17 @@ async function answer(
   }
   return all.length - waiting.length;
 }
+
+/** Who waits for an order. An answer that nobody can ask for any more (after 30 days) must not keep the order from going on. */
+const waitingOn = compiledFor((sql: OrderTransaction["sql"], at: { orderId: string }) =>
+  sql
+    .selectFrom("order_command")
+    .leftJoin("replay", (join) =>
+      join.onRef("replay.request_key", "=", "order_command.request_key").on("replay.state", "=", "pending"),
+    )
+    .select(["order_command.request_key", "command", "viewer", "replay.request_key as claimed"])
+    .where("order_id", "=", at.orderId),
+);
 
 /** The answers of the four differ in name only: each holds the order. */
 const responseOf = {

@@ -8,7 +8,7 @@ import {
   PaymentRefundedSchema,
   PaymentVoidedSchema,
 } from "#gen/marketplace/payment/v1/events_pb.ts";
-import { insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
+import { compiledFor, insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
 import type { PaymentLineRow, PaymentRow, PaymentTransaction } from "./entities.ts";
 import { feeOf, type Schedule, scheduleAt } from "./fees.ts";
 import { endTransfer, type NewTransfer, openSellerAccount, platformAccount, recordTransfers, transferIdOf } from "./ledger.ts";
@@ -45,12 +45,13 @@ export type PaymentChange = Partial<
 >;
 
 /** The payment's row as the transaction sees it. */
-export function findPayment(
-  sql: Pick<PaymentTransaction["sql"], "selectFrom">,
-  paymentId: string,
-): Promise<PaymentRow | undefined> {
-  return sql.selectFrom("payment").selectAll().where("payment_id", "=", paymentId).executeTakeFirst();
+export function findPayment(sql: PaymentTransaction["sql"], paymentId: string): Promise<PaymentRow | undefined> {
+  return sql.executeQuery(paymentOf(sql, { paymentId })).then(({ rows }) => rows[0]);
 }
+
+const paymentOf = compiledFor((sql: PaymentTransaction["sql"], at: { paymentId: string }) =>
+  sql.selectFrom("payment").selectAll().where("payment_id", "=", at.paymentId),
+);
 
 /** A payment's lines in their order. */
 export function findLines(sql: Pick<PaymentTransaction["sql"], "selectFrom">, paymentId: string): Promise<PaymentLineRow[]> {

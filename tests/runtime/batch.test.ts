@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { sql } from "kysely";
+import { compiledFor, insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
 import type { Database } from "#runtime/database/database.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { newId } from "#runtime/ids.ts";
@@ -110,6 +112,30 @@ describe("statements of one transaction", () => {
     );
     const rows = await database.sql.selectFrom("pot").select("title").execute();
     assert.deepEqual(rows, [{ title: "alone" }]);
+  });
+
+  it("that are compiled once carry their own values each time, whatever stands in them", async () => {
+    const titles = ["plain", "what? why??", "'; drop table pot; --", 'back\\slash "quoted" \n line', "ünï çødé 🎈", "$& $1"];
+    const ofTitle = compiledFor((sql: typeof database.sql, at: { title: string; balance: bigint }) =>
+      sql.selectFrom("pot").selectAll().where("title", "=", at.title).where("balance_minor", "=", at.balance),
+    );
+    for (const [index, title] of titles.entries()) {
+      const row = { ...pot(newId(), BigInt(index)), title, note: index % 2 === 0 ? null : title };
+      await database.transaction(async (tx) => {
+        await tx.must(insertRow(tx.sql, "pot", row), () => new Error("there"));
+        await tx.must(updateRow(tx.sql, "pot", { create_time: index }, { pot_id: row.pot_id, title }), () => new Error("gone"));
+      });
+      const { rows } = await database.sql.executeQuery(ofTitle(database.sql, { title, balance: BigInt(index) }));
+      assert.deepEqual(rows, [{ ...row, create_time: index }]);
+    }
+    const more = ["a", "b"].map((title) => ({ ...pot(newId()), title }));
+    await database.transaction((tx) => tx.later(insertRows(tx.sql, "pot", more)));
+    assert.equal((await ids()).length, titles.length + 2);
+  });
+
+  it("may have question marks that stand for no value", async () => {
+    const { rows } = await sql`select 'why?' as why, ${"what?"} as what`.execute(database.sql);
+    assert.deepEqual(rows, [{ why: "why?", what: "what?" }]);
   });
 
   it("are undone when the work fails, whether they were sent or put off", async () => {
