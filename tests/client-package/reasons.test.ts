@@ -22,7 +22,9 @@ const LATER = [
 /** What any method may answer, so that no comment repeats it. */
 const OF_ANY_METHOD = [
   "CANCELLED",
+  "COMPRESSION_UNNAMED",
   "DEADLINE_EXCEEDED",
+  "DEPENDENCY_UNAVAILABLE",
   "INTERNAL",
   "INVALID_REQUEST",
   "MALFORMED_REQUEST",
