@@ -26,6 +26,7 @@ export async function serveStream(
     refuse(request, response, failure(MALFORMED_REQUEST, { message: "The request names no host." }));
     return;
   }
+  forgetEndless(universal.header);
   const answer = await handler({
     ...universal,
     body: inTime(request, handler.method, () => values.get(arrivalKey), bodyTimeoutMs),
@@ -37,6 +38,18 @@ export async function serveStream(
   }
   if (await writeTrailersOnly(answer, response)) return;
   await universalResponseToNodeResponse(answer, response as never);
+}
+
+/** The longest delay that a timer takes, in ms. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+const UNIT_MS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000 };
+
+/** Takes away a timeout that is longer than a timer takes: the library's would be over at once. The stream's age bounds it all the same. */
+function forgetEndless(headers: Headers): void {
+  const [, amount, unit] = /^(\d{1,8})([HMS])$/.exec(headers.get("grpc-timeout") ?? "") ?? [];
+  if (Number(amount) * (UNIT_MS[unit as string] ?? 0) > MAX_TIMER_MS) headers.delete("grpc-timeout");
+  const ms = headers.get("connect-timeout-ms") ?? "";
+  if (/^\d{1,10}$/.test(ms) && Number(ms) > MAX_TIMER_MS) headers.delete("connect-timeout-ms");
 }
 
 /** A body that fails when it does not arrive within the call's deadline and the server's patience. What nobody reads of it is thrown away. */

@@ -5,7 +5,7 @@ import { createConnection } from "node:net";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { inputs, validCall } from "./inputs.ts";
-import type { Usage } from "./target.ts";
+import type { Begun, Usage } from "./target.ts";
 
 const ROUNDS = Number(process.env.SOUK_PROOF_ROUNDS ?? 1);
 /** Inputs of each round. */
@@ -33,7 +33,7 @@ describe("a server that is sent anything", function () {
     const before = await target.usage("memory");
     let sent = 0;
     await fc.assert(
-      fc.asyncProperty(inputs, async (input) => {
+      fc.asyncProperty(inputs(target.token), async (input) => {
         if (sent++ % ALIVE_EVERY === 0) await target.assertAlive();
         const allowedUs = COST_MAX * costs.ofSize(input.length);
         let least = Number.POSITIVE_INFINITY;
@@ -81,10 +81,12 @@ class Costs {
 class Target {
   readonly #child: ChildProcess;
   readonly #port: number;
+  readonly token: string;
   readonly #output: string[] = [];
   #heard: (usage: Usage | undefined) => void = () => {};
 
-  constructor(child: ChildProcess, port: number) {
+  constructor(child: ChildProcess, { port, token }: Begun) {
+    this.token = token;
     this.#child = child;
     this.#port = port;
     for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => this.#output.push(String(chunk)));
@@ -97,8 +99,8 @@ class Target {
       execArgv: ["--disable-warning=ExperimentalWarning", "--expose-gc"],
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
-    const [port] = await once(child, "message");
-    return new Target(child, port);
+    const [begun] = await once(child, "message");
+    return new Target(child, begun);
   }
 
   async usage(what: "cpu" | "memory"): Promise<Usage> {

@@ -71,13 +71,13 @@ const strangeMessage: fc.Arbitrary<Buffer> = fc.oneof(
   fc.integer({ min: 1, max: 400_000 }).map((size) => Buffer.alloc(size, 0x20)),
 );
 
+/** Headers that the protocols of RPC read. */
 const STRANGE_HEADERS: Readonly<Record<string, readonly string[]>> = {
   "grpc-timeout": ["0n", "1n", "99999999H", "-1S", "1e9S", "999999999999S", "", "S"],
   "connect-timeout-ms": ["0", "1", "-1", "9999999999", "1.5", "0x10", " "],
   "content-encoding": ["gzip", "br", "identity, gzip", ""],
   "grpc-encoding": ["gzip", "br", "identity", ""],
   "connect-content-encoding": ["gzip", "zstd"],
-  "content-length": ["0", "5", "-1", "999999999", "1e3"],
   "content-type": [
     ...PROTOCOLS.map(({ type }) => type),
     "application/grpc+",
@@ -87,31 +87,43 @@ const STRANGE_HEADERS: Readonly<Record<string, readonly string[]>> = {
   ],
   "accept-encoding": ["gzip;q=0", "*", "gzip,".repeat(500), "gzip;q=0.0000000000000000000001"],
   "grpc-accept-encoding": ["gzip", "gzip;".repeat(300)],
-  "transfer-encoding": ["chunked", "gzip", "chunked, chunked"],
   authorization: ["Bearer x", `Bearer ${"a.".repeat(2000)}`, `Bearer ${Buffer.from('{"alg":"none"}').toString("base64url")}.e30.`],
   "x-souk-service-token": ["x", "e30.e30.e30"],
-  "x-souk-account": ["me", "\u0001"],
+  "x-souk-account": ["me", ";"],
   "if-none-match": ["*", '"a",'.repeat(1000), `W/${'"'.repeat(500)}`],
   "connect-protocol-version": ["1", "2"],
-  expect: ["100-continue", "200-ok"],
-  connection: ["close", "upgrade", "keep-alive, close"],
-  upgrade: ["h2c", "websocket"],
-  origin: ["http://localhost:1", "null", "http://localhost:1\u0000"],
-  te: ["trailers", "gzip"],
-  host: ["", "a b", "[::1", "x:99999", "%"],
+  origin: ["http://localhost:1", "null", "https://evil.example"],
   "x-forwarded-client-cert": ["By=a;URI=spiffe://x/ns/y/sa/order", ",".repeat(2000)],
   traceparent: ["00-0-0-0", "00-".repeat(300)],
   "x-many": ["y".repeat(9000)],
 };
 
-const strangeHeaders: fc.Arbitrary<Record<string, string>> = fc
-  .array(
-    fc
-      .constantFrom(...Object.keys(STRANGE_HEADERS))
-      .chain((name) => fc.constantFrom(...(STRANGE_HEADERS[name] as string[])).map((value) => [name, value] as const)),
-    { maxLength: 3 },
-  )
-  .map((pairs) => Object.fromEntries(pairs));
+/** Headers that HTTP itself reads, which refuses most of them. */
+const STRANGE_TO_HTTP: typeof STRANGE_HEADERS = {
+  "content-length": ["0", "5", "-1", "999999999", "1e3"],
+  "transfer-encoding": ["chunked", "gzip", "chunked, chunked"],
+  expect: ["100-continue", "200-ok"],
+  connection: ["close", "upgrade", "keep-alive, close"],
+  upgrade: ["h2c", "websocket"],
+  te: ["trailers", "gzip"],
+  host: ["", "a b", "[::1", "x:99999", "%"],
+  origin: ["http://localhost:1\u0000"],
+};
+
+const headersOf = (all: typeof STRANGE_HEADERS, maxLength: number): fc.Arbitrary<Record<string, string>> =>
+  fc
+    .array(
+      fc
+        .constantFrom(...Object.keys(all))
+        .chain((name) => fc.constantFrom(...(all[name] as string[])).map((value) => [name, value] as const)),
+      { maxLength },
+    )
+    .map((pairs) => Object.fromEntries(pairs));
+
+const strangeHeaders = fc.oneof(
+  { weight: 4, arbitrary: headersOf(STRANGE_HEADERS, 2) },
+  { weight: 1, arbitrary: headersOf({ ...STRANGE_HEADERS, ...STRANGE_TO_HTTP }, 3) },
+);
 
 /** What is done to a message before it is sent. */
 const dressings = fc.record({
@@ -126,6 +138,8 @@ interface Parts {
   readonly message: Buffer | undefined;
   readonly dressing: { gzip: boolean; flags: number | null; length: number | null; times: number };
   readonly headers: Record<string, string>;
+  /** Of an account that may create listings. */
+  readonly token: string;
 }
 
 function bodyOf({ way, message, dressing }: Parts): Buffer {
@@ -146,7 +160,8 @@ function requestOf(parts: Parts): Buffer {
     const query = `?connect=v1&encoding=${way.json ? "json" : "proto"}&base64=1${dressing.gzip ? "&compression=gzip" : ""}&message=${body.toString("base64url").slice(0, 12_000)}`;
     return way.version === 1 ? http1("GET", way.path + query, parts.headers) : http2("GET", way.path + query, parts.headers);
   }
-  const headers = { "content-type": way.type, ...encoding, ...parts.headers };
+  const signedIn = way.path === CREATE_LISTING ? { authorization: `Bearer ${parts.token}` } : {};
+  const headers = { "content-type": way.type, ...encoding, ...signedIn, ...parts.headers };
   if (way.version === 2) return http2("POST", way.path, { te: "trailers", ...headers }, body);
   return Buffer.concat([http1("POST", way.path, { "content-length": String(body.length), ...headers }), body]);
 }
@@ -172,9 +187,16 @@ function http2(method: string, path: string, headers: Record<string, string>, bo
   return Buffer.concat([PREFACE, frame(FRAME.settings, 0, 0), ...frames]);
 }
 
-const requests: fc.Arbitrary<Buffer> = fc
-  .record({ way: ways, message: fc.option(strangeMessage, { nil: undefined }), dressing: dressings, headers: strangeHeaders })
-  .map(requestOf);
+const requests = (token: string): fc.Arbitrary<Buffer> =>
+  fc
+    .record({
+      way: ways,
+      message: fc.option(strangeMessage, { nil: undefined }),
+      dressing: dressings,
+      headers: strangeHeaders,
+      token: fc.constant(token),
+    })
+    .map(requestOf);
 
 /** A change of some bytes; places are parts of the whole. */
 type Change = (bytes: Buffer) => Buffer;
@@ -231,18 +253,26 @@ const anyFrame = fc
   )
   .map(([type, flags, streamId, payload]) => frame(type, flags, streamId, payload));
 
-/** Anything a port may be sent: requests, requests that were changed, frames in any order, and noise. */
-export const inputs: fc.Arbitrary<Buffer> = fc.oneof(
-  requests,
-  fc
-    .tuple(requests, fc.array(changes, { minLength: 1, maxLength: 4 }))
-    .map(([bytes, all]) => all.reduce((now, change) => change(now), bytes)),
-  fc
-    .tuple(requests, fc.array(anyFrame, { minLength: 1, maxLength: 8 }))
-    .map(([bytes, frames]) => Buffer.concat([bytes, ...frames])),
-  fc.array(anyFrame, { minLength: 1, maxLength: 12 }).map((frames) => Buffer.concat([PREFACE, ...frames])),
-  fc.uint8Array({ minLength: 1, maxLength: 400 }).map((bytes) => Buffer.from(bytes)),
-);
+/** Anything a port may be sent: requests, some of them signed in, requests that were changed, frames in any order, and noise. */
+export function inputs(token: string): fc.Arbitrary<Buffer> {
+  const whole = requests(token);
+  const changed = fc
+    .tuple(whole, fc.array(changes, { minLength: 1, maxLength: 3 }))
+    .map(([bytes, all]) => all.reduce((now, change) => change(now), bytes));
+  const followed = fc
+    .tuple(whole, fc.array(anyFrame, { minLength: 1, maxLength: 8 }))
+    .map(([bytes, frames]) => Buffer.concat([bytes, ...frames]));
+  return fc.oneof(
+    { weight: 8, arbitrary: whole },
+    { weight: 4, arbitrary: changed },
+    { weight: 2, arbitrary: followed },
+    {
+      weight: 1,
+      arbitrary: fc.array(anyFrame, { minLength: 1, maxLength: 12 }).map((frames) => Buffer.concat([PREFACE, ...frames])),
+    },
+    { weight: 1, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 400 }).map((bytes) => Buffer.from(bytes)) },
+  );
+}
 
 /** A valid call over one version of HTTP that takes about so many bytes: a field that the message does not know carries the rest. */
 export function validCall(version: 1 | 2, size: number): Buffer {
@@ -261,5 +291,5 @@ export function validCall(version: 1 | 2, size: number): Buffer {
     encoding: "content-encoding",
   };
   const dressing = { gzip: false, flags: null, length: null, times: 1 };
-  return requestOf({ way, message: Buffer.concat([message, field]), dressing, headers: {} });
+  return requestOf({ way, message: Buffer.concat([message, field]), dressing, headers: {}, token: "" });
 }
