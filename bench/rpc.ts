@@ -11,6 +11,7 @@ import { type Answer, METHOD_PATH, type Question, requestBytes, requestJson, typ
 
 const CALLS = 3000;
 const COLD_CALLS = 600;
+const MAX_ATTEMPTS = 5;
 
 /** A server in a process of its own. */
 class BenchProcess {
@@ -85,20 +86,24 @@ async function loaded(
   const each = Math.ceil(calls / connections);
   const lines = await Promise.all(Array.from({ length: connections }, () => LoadConnection.open(server.port, shot)));
   return async () => {
-    const before = await server.cpuUs();
-    const startTime = performance.now();
-    await Promise.all(lines.map((line) => line.run(each, atOnce)));
-    const wallUs = ((performance.now() - startTime) * 1000) / (each * connections);
-    const cpuUs = ((await server.cpuUs()) - before) / (each * connections);
-    for (const line of lines) line.checkAnswers(each);
-    return { cpuUs, wallUs };
+    // On a machine that is busy with something else a call can meet its deadline; that round is run again.
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      const before = await server.cpuUs();
+      const startTime = performance.now();
+      await Promise.all(lines.map((line) => line.run(each, atOnce)));
+      const wallUs = ((performance.now() - startTime) * 1000) / (each * connections);
+      const cpuUs = ((await server.cpuUs()) - before) / (each * connections);
+      if (lines.map((line) => line.allAnswered(each)).every(Boolean)) return { cpuUs, wallUs };
+    }
+    throw new Error("A server refuses what it is sent.");
   };
 }
 
 const ONE = { connections: 1, atOnce: 64, calls: CALLS };
 const MANY = { connections: 64, atOnce: 1, calls: CALLS };
 
-async function plan(servers: ReadonlyMap<SubjectName, BenchProcess>): Promise<Measured[]> {
+/** @param aside another process of ours, for what leaves it with a larger heap: thousands of tokens to remember */
+async function plan(servers: ReadonlyMap<SubjectName, BenchProcess>, aside: BenchProcess): Promise<Measured[]> {
   const at = (name: SubjectName) => servers.get(name) as BenchProcess;
   const measured: Measured[] = [];
   const add = async (group: string, name: SubjectName, kind: Kind, shape: typeof ONE) => {
@@ -111,13 +116,13 @@ async function plan(servers: ReadonlyMap<SubjectName, BenchProcess>): Promise<Me
     for (const name of ["connect-node", "ours", "ours telemetry"] as const)
       await add(`${kind}, 1 connection × 64 streams`, name, kind, ONE);
   }
-  const cold = await at("ours").ask<{ tokens: string[] }>({ tokens: COLD_CALLS });
+  const cold = await aside.ask<{ tokens: string[] }>({ tokens: COLD_CALLS });
   let next = 0;
   const { authorization: _, ...headers } = shotOf("gRPC", "").headers;
   const fresh = { name: "authorization", next: () => `Bearer ${cold.tokens[next++ % COLD_CALLS]}` };
   const shot = { ...shotOf("gRPC", ""), headers, fresh };
   await add("gRPC, by token", "ours", "gRPC", { ...ONE, calls: COLD_CALLS });
-  const coldly = await loaded(at("ours"), shot, { ...ONE, calls: COLD_CALLS });
+  const coldly = await loaded(aside, shot, { ...ONE, calls: COLD_CALLS });
   measured.push({
     group: "gRPC, by token",
     name: "ours, token not seen before",
@@ -127,7 +132,7 @@ async function plan(servers: ReadonlyMap<SubjectName, BenchProcess>): Promise<Me
       return coldly();
     },
   });
-  measured.push(...inner(at("floor"), at("ours")));
+  measured.push(...inner(at("floor"), aside));
   return measured;
 }
 
@@ -157,13 +162,15 @@ export async function rpc({ rounds }: { rounds: number }): Promise<void> {
   const keysDir = mkdtempSync(join(tmpdir(), "souk-bench-"));
   const names: readonly SubjectName[] = ["floor", "grpc-js", "connect-node", "ours", "ours bare", "ours telemetry"];
   const servers = new Map<SubjectName, BenchProcess>();
+  const aside = new BenchProcess("ours", keysDir);
   try {
+    await aside.start();
     for (const name of names) {
       const server = new BenchProcess(name, keysDir);
       servers.set(name, server);
       await server.start();
     }
-    const measured = await plan(servers);
+    const measured = await plan(servers, aside);
     for (let warming = 0; warming < 3; warming++) for (const each of measured) await each.measure();
     const samples = new Map<Measured, Sample[]>(measured.map((each) => [each, []]));
     for (let round = 0; round < rounds; round++) {
@@ -172,7 +179,7 @@ export async function rpc({ rounds }: { rounds: number }): Promise<void> {
     }
     report(samples, rounds);
   } finally {
-    for (const server of servers.values()) server.stop();
+    for (const server of [...servers.values(), aside]) server.stop();
     rmSync(keysDir, { recursive: true, force: true });
   }
 }
