@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer as createHttp1Server, type RequestListener, type Server, STATUS_CODES } from "node:http";
 import {
+  constants,
   createServer as createHttp2Server,
   type Http2Server,
   type Http2ServerRequest,
@@ -71,6 +72,9 @@ export interface Listener {
 
 /** How long a new connection may take to say something when the port closes. */
 const MOMENT_MS = 1000;
+
+/** Requests with too large headers on one HTTP/2 connection, which may carry those of many clients; after that it is ended. */
+const MAX_OVERSIZED = 20;
 
 /** What an HTTP/2 connection begins with: "PRI * HTTP/2.0". No HTTP/1.1 method begins like this. */
 const PREFACE = Buffer.from("PRI");
@@ -233,6 +237,7 @@ function http2Server(
     },
     handler,
   );
+  const oversized = new WeakMap<object, number>();
   // Node's own way from a stream to a request and a response, which costs more than many a call: only where it is needed.
   const toRequest = server.listeners("stream") as ((...args: unknown[]) => void)[];
   server.removeAllListeners("stream");
@@ -240,6 +245,18 @@ function http2Server(
     stream.on("error", ignore);
     // Its peer reset it in the same breath; Node would try to tell it to go on, and end the process over that.
     if (stream.destroyed || stream.closed) return;
+    // Node tells its peer of this bound and takes far more.
+    let headerBytes = 0;
+    for (const text of raw) headerBytes += text.length;
+    if (headerBytes > limits.maxHeaderBytes) {
+      const { session } = stream;
+      const count = (oversized.get(session as object) ?? 0) + 1;
+      oversized.set(session as object, count);
+      if (count > MAX_OVERSIZED) session?.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+      else stream.respond({ ":status": 431 }, { endStream: true });
+      stream.close();
+      return;
+    }
     if (takeStream(stream, headers)) return;
     for (const listener of toRequest) listener.call(server, stream, headers, flags, raw);
   });

@@ -14,6 +14,8 @@ export interface Use {
   /** Calls whose handler has begun. */
   readonly begun: number;
   readonly uncaught: number;
+  /** Calls that the server counts as under way. */
+  readonly open: number;
 }
 
 /** The id of a listing whose title has so many KiB, and which takes so long to find, in ms. The rest makes it a valid one. */

@@ -15,6 +15,7 @@ const ask = (stream: number, flags: number = FLAG.endHeaders) =>
   frame(FRAME.headers, flags, stream, headerBlock(requestHeaders(GET_LISTING)));
 const id = (round: number) => 2 * round + 1;
 const nothing = Buffer.alloc(8);
+const LARGE = "x".repeat(15_000);
 /** A header of 3.9 KB that goes into the table of the connection, and 4,000 times one byte that means it again. */
 const bomb = (round: number) =>
   Buffer.concat([
@@ -71,12 +72,10 @@ const FLOODS: Readonly<Record<string, Flood>> = {
   },
   "headers larger than allowed": {
     bytes: (round) =>
-      frame(
-        FRAME.headers,
-        FLAG.endHeaders | FLAG.endStream,
-        id(round),
-        headerBlock([...requestHeaders(GET_LISTING), ["x-large", "x".repeat(15_000)], ["x-more", "x".repeat(1200)]]),
-      ),
+      Buffer.concat([
+        frame(FRAME.headers, FLAG.endStream, id(round), headerBlock([...requestHeaders(GET_LISTING), ["x-large", LARGE]])),
+        frame(FRAME.continuation, FLAG.endHeaders, id(round), headerBlock([["x-more", LARGE]])),
+      ]),
   },
 };
 
@@ -106,11 +105,13 @@ describe("a flood on one connection is survived:", function () {
       });
       const last = await victim.use();
       peer.close();
+      for (const endTime = Date.now() + 5000; (await victim.use()).open > 0; )
+        assert.ok(Date.now() < endTime, `${(await victim.use()).open} calls are still counted`);
       assert.ok(calls > 0);
       assert.equal(last.uncaught, 0);
       for (const use of [during as Use, last]) assert.ok(use.rss - first.rss < 64 * MIB, `${(use.rss - first.rss) / MIB} MiB`);
       const cost = (last.cpuMs - first.cpuMs) / cpuMsOfCall - calls;
-      if (peer.closed) {
+      if (peer.closed && !tolerated) {
         // Before it is ended, it costs no more than honest clients' calls do in a moment.
         assert.ok(cost < 3000, `as much as ${Math.round(cost)} calls`);
       } else {

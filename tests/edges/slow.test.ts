@@ -86,6 +86,20 @@ describe("a peer that is slow or silent", function () {
     assert.ok((await victim.use()).rss - first.rss < 64 * MIB);
   });
 
+  it("gets no further with headers that are larger than allowed", async () => {
+    const first = await victim.use();
+    const large = await peer();
+    const block = headerBlock([...requestHeaders(GET_LISTING), ["x-large", "x".repeat(15_000)]]);
+    large.write(frame(FRAME.headers, 0, 1, block));
+    large.write(frame(FRAME.continuation, FLAG.endHeaders, 1, headerBlock([["x-more", "x".repeat(2000)]])));
+    large.write(frame(FRAME.data, FLAG.endStream, 1, requestFor()));
+    await until(() => large.of(FRAME.headers, 1).length > 0, "there is no answer");
+    const small = await peer();
+    small.call(1, GET_LISTING, requestFor());
+    await until(() => small.of(FRAME.data, 1).length > 0, "there is no answer");
+    assert.equal((await victim.use()).begun - first.begun, 1);
+  });
+
   it("holds no connection by PINGs", async () => {
     const pinging = await peer();
     const timer = setInterval(() => pinging.write(frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 50);

@@ -45,7 +45,7 @@ process.on("message", (message) => {
     globalThis.gc?.();
     const { rss, heapUsed, external } = process.memoryUsage();
     const { user, system } = process.cpuUsage();
-    process.send?.({ rss, heapUsed, external, cpuMs: (user + system) / 1000, begun, uncaught });
+    process.send?.({ rss, heapUsed, external, cpuMs: (user + system) / 1000, begun, uncaught, open: server.load.calls });
   } else if (message === "stop") {
     void server.stop(1000).then(() => process.exit(0));
   }
