@@ -109,7 +109,15 @@ async function checkSet(set: ValueSet, options: Options, folder: string): Promis
 function conform(file: string, schemas: string): Promise<Finished> {
   const location = `${schemas}/{{ .ResourceKind }}{{ .KindSuffix }}.json`;
   // Monitoring's own resources belong to no cluster of ours.
-  return run("kubeconform", ["-strict", "-summary", "-skip", "PrometheusRule,ServiceMonitor", "-schema-location", location, file]);
+  return run("kubeconform", [
+    "-strict",
+    "-summary",
+    "-skip",
+    "PrometheusRule,ServiceMonitor,PodMonitor",
+    "-schema-location",
+    location,
+    file,
+  ]);
 }
 
 /**
