@@ -1,7 +1,7 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
-import { ERROR_DOMAIN, type Violation } from "#runtime/error-details.ts";
+import { ERROR_DOMAIN, retryAfterMsOf, type Violation } from "#runtime/error-details.ts";
 
 export { ERROR_DOMAIN, metadataOf, reasonOf, retryAfterMsOf, type Violation, violationsOf } from "#runtime/error-details.ts";
 
@@ -36,16 +36,16 @@ export function reason<Name extends string>(name: Name, code: Code, message: str
 
 /** The error of a reason, for places that store or return it rather than throw it. */
 export function failure(why: Reason, options: FailureOptions = {}): ConnectError {
-  const error = new ConnectError(options.message ?? why.message, why.code, undefined, undefined, options.cause);
+  // A text may repeat half a character of a request, or cut one in two: gRPC's library cannot write that.
+  const text = (options.message ?? why.message).toWellFormed();
+  const error = new ConnectError(text, why.code, undefined, undefined, options.cause);
   error.details.push({
     desc: ErrorInfoSchema,
     value: { reason: why.name, domain: ERROR_DOMAIN, metadata: { ...options.metadata } },
   });
   if (options.retryAfterMs !== undefined) {
     const ms = Math.max(0, Math.ceil(options.retryAfterMs));
-    // For those who read no details: HTTP's clients and proxies, and the retries of gRPC's own clients.
-    error.metadata.set("retry-after", String(Math.ceil(ms / 1000)));
-    error.metadata.set("grpc-retry-pushback-ms", String(ms));
+    setWait(error, ms);
     error.details.push({
       desc: RetryInfoSchema,
       value: { retryDelay: { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 } },
@@ -72,15 +72,35 @@ export function fail(why: Reason, options: FailureOptions = {}): never {
 }
 
 /**
- * Opens the standard details of an error that was stored or came from another service, so that JSON shows them in plain words (`debug`) and not only
- * as bytes. Changes the error it is given.
+ * An error that was stored or came from another service as one of our own: its standard details are opened, so that JSON shows them in plain words (`debug`)
+ * and not only as bytes, and of the headers that came along only the wait is kept. Any other error is given back as it is.
  */
 export function openDetails(error: ConnectError): ConnectError {
-  error.details = error.details.map((detail) => {
-    const desc = "type" in detail ? STANDARD_DETAILS.find((known) => known.typeName === detail.type) : undefined;
-    return desc !== undefined && "type" in detail ? { desc, value: fromBinary(desc, detail.value) } : detail;
-  });
-  return error;
+  if (!error.details.some((detail) => "type" in detail)) return error;
+  const opened = new ConnectError(error.rawMessage, error.code, undefined, undefined, error);
+  opened.details = error.details.map((detail) => ("type" in detail ? openDetail(detail) : detail));
+  const retryAfterMs = retryAfterMsOf(error);
+  if (retryAfterMs !== undefined) setWait(opened, Math.max(0, retryAfterMs));
+  return opened;
+}
+
+/** One that is not known, or cannot be read, stays as it is. */
+function openDetail(detail: IncomingDetail): ConnectError["details"][number] {
+  const desc = STANDARD_DETAILS.find((known) => known.typeName === detail.type);
+  if (desc === undefined) return detail;
+  try {
+    return { desc, value: fromBinary(desc, detail.value) };
+  } catch {
+    return detail;
+  }
+}
+
+type IncomingDetail = Extract<ConnectError["details"][number], { readonly type: string }>;
+
+/** For those who read no details: HTTP's clients and proxies, and the retries of gRPC's own clients. */
+function setWait(error: ConnectError, ms: number): void {
+  error.metadata.set("retry-after", String(Math.ceil(ms / 1000)));
+  error.metadata.set("grpc-retry-pushback-ms", String(ms));
 }
 
 const STANDARD_DETAILS = [ErrorInfoSchema, RetryInfoSchema, BadRequestSchema] as const;

@@ -135,7 +135,8 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
 
   #abort(why: ConnectError): void {
     this.#why = why;
-    this.#controller?.abort(why);
+    const controller = this.#controller;
+    if (controller !== undefined) this.#within(() => controller.abort(why));
   }
 
   /** A header of the request; the name in lower case. */

@@ -157,7 +157,12 @@ function onStreamClose(this: Bound<ServerHttp2Stream>): void {
 }
 
 function onStreamWantTrailers(this: Bound<ServerHttp2Stream>): void {
-  this.sendTrailers((this[EXCHANGE] as Http2Exchange).trailers as WrittenHeaders);
+  try {
+    this.sendTrailers((this[EXCHANGE] as Http2Exchange).trailers as WrittenHeaders);
+  } catch {
+    // A handler set one that HTTP/2 forbids. Nobody above would catch this.
+    this.close(constants.NGHTTP2_INTERNAL_ERROR);
+  }
 }
 
 /** An exchange over HTTP/1.1. */

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { MaintenanceService } from "#gen/marketplace/ops/v1/ops_pb.ts";
+import { SERVICE_TOKEN_HEADER } from "#runtime/access.ts";
 import { type Call, callOf } from "#runtime/call.ts";
 import { type Clients, createDirectory, forAccount, forCall } from "#runtime/clients.ts";
 import { fail, metadataOf, reason, retryAfterMsOf, UNAVAILABLE } from "#runtime/errors.ts";
@@ -135,6 +136,24 @@ describe("a service in another process", () => {
       .getListing({ listingId: LISTING });
     const error = await refused(call, "GONE", Code.FailedPrecondition);
     assert.deepEqual(metadataOf(error), { since: "1999" });
+  });
+
+  it("says nothing to its callers' callers but its reason and how long to wait: the headers of its answer are none of theirs", async () => {
+    const inner = await catalogAt(() => fail(GONE, { retryAfterMs: 60_000 }));
+    const needed = clientsTo(() => inner.url).of(CatalogService);
+    const { url } = await catalogAt(async (call) => {
+      await needed.getListing({ listingId: LISTING }, forCall(call));
+    });
+    const token = await serviceTokens(keys, "order")();
+    const { status, headers } = await fetch(`${url}/marketplace.catalog.v1.CatalogService/GetListing`, {
+      method: "POST",
+      headers: { "content-type": "application/json", [SERVICE_TOKEN_HEADER]: token },
+      body: JSON.stringify({ listingId: LISTING }),
+    });
+    assert.equal(status, 400);
+    const names = [...headers.keys()].filter((name) => !["connection", "date", "keep-alive"].includes(name));
+    assert.deepEqual(names, ["content-length", "content-type", "grpc-retry-pushback-ms", "retry-after"]);
+    assert.equal(headers.get("retry-after"), "60");
   });
 
   it("refuses a caller whose keys are others", async () => {

@@ -5,7 +5,7 @@ import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { onServer, type Subject } from "../support/server.ts";
-import { connectReason, envelope, GET_LISTING, LISTING, raw, request, staged } from "./stage.ts";
+import { connectReason, envelope, GET_LISTING, grpcReason, LISTING, raw, request, staged, webTrailers } from "./stage.ts";
 
 describe("a server of unary calls", () => {
   const { stage, modules } = staged();
@@ -40,6 +40,23 @@ describe("a server of unary calls", () => {
         if (fails) throw new Error("It failed.");
       };
       await assert.rejects(raw(subject.url, grpc, envelope(request())), /NGHTTP2_INTERNAL_ERROR/);
+    }
+  });
+
+  it("ends a call whose handler sets a trailer that cannot be sent, and not the process", async () => {
+    stage.handler = ({ responseTrailer }) => responseTrailer.set("connection", "close");
+    await assert.rejects(raw(subject.url, grpc, envelope(request())), /NGHTTP2_INTERNAL_ERROR/);
+  });
+
+  it("tells of half a character that a request made it repeat, over every protocol", async () => {
+    const body = Buffer.from('{"\\ud800":1}');
+    const json = await raw(subject.url, { "content-type": "application/json" }, body);
+    assert.equal(connectReason(json.body), "UNKNOWN_FIELD");
+    const web = await raw(subject.url, { "content-type": "application/grpc-web+json" }, envelope(body));
+    assert.equal(grpcReason(webTrailers(web.body)["grpc-status-details-bin"]), "UNKNOWN_FIELD");
+    for (const path of [GET_LISTING, "/grpc.health.v1.Health/Watch"]) {
+      const { headers } = await raw(subject.url, { "content-type": "application/grpc+json", te: "trailers" }, envelope(body), path);
+      assert.equal(grpcReason(headers["grpc-status-details-bin"]), "UNKNOWN_FIELD");
     }
   });
 

@@ -27,6 +27,30 @@ describe("an error with a reason", () => {
     assert.deepEqual(details[0]?.debug, { reason: "SHELF_FULL", domain: "souk", metadata: { shelf: "7" } });
   });
 
+  it("that came from another service is told again with its wait and none of the headers it came with, and stays as it was for others who have it", () => {
+    const bytes = readError(writeError(failure(FULL, { retryAfterMs: 1500 }))).details;
+    const theirs = new ConnectError("The shelf is full.", Code.ResourceExhausted, { "x-theirs": "1", "grpc-status": "8" });
+    theirs.details = bytes;
+    const told = openDetails(theirs);
+    assert.deepEqual(
+      [...told.metadata],
+      [
+        ["grpc-retry-pushback-ms", "1500"],
+        ["retry-after", "2"],
+      ],
+    );
+    assert.equal(theirs.details, bytes);
+    assert.equal(openDetails(told), told);
+  });
+
+  it("keeps details that cannot be read as they are", () => {
+    const error = failure(FULL);
+    const broken = { type: "google.rpc.RetryInfo", value: new Uint8Array([0x0a, 0x7f]) };
+    error.details.push(broken);
+    assert.deepEqual(openDetails(error).details.at(-1), broken);
+    assert.equal(reasonOf(error), "SHELF_FULL");
+  });
+
   it("keeps details that it does not know as they are", () => {
     const error = new ConnectError("no", Code.Aborted);
     error.details = [{ type: "other.v1.Detail", value: new Uint8Array([1]) }];

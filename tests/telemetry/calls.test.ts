@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { SpanKind } from "@opentelemetry/api";
 import { InMemorySpanExporter, SimpleSpanProcessor } from "@opentelemetry/sdk-trace";
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
+import { callOf } from "#runtime/call.ts";
 import { ETAG_MISMATCH, fail } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { createLog } from "#runtime/log.ts";
@@ -10,7 +11,7 @@ import { traceFields } from "#runtime/telemetry/traces.ts";
 import { onServer, type Protocol, rpcModule, type Subject } from "../support/server.ts";
 
 const account = { account: newId() };
-const [KNOWN, CHANGED] = [newId(), newId()];
+const [KNOWN, CHANGED, WAITING] = [newId(), newId(), newId()];
 const SYSTEMS: readonly (readonly [Protocol, string])[] = [
   ["Connect JSON", "connectrpc"],
   ["Connect protobuf", "connectrpc"],
@@ -26,14 +27,21 @@ for (const [protocol, system] of SYSTEMS) {
     let lines: string;
     /** The traces that handlers saw. */
     let seen: (string | undefined)[];
+    /** Lets the calls go on that wait. */
+    const waiting: (() => void)[] = [];
     const see = () => seen.push(traceFields().trace_id);
     const write = (line: string) => {
       lines += line;
     };
     const module = rpcModule("order", (router) => {
       router.service(OrderService, {
-        async getOrder({ orderId }) {
+        async getOrder({ orderId }, context) {
           see();
+          if (orderId === WAITING) {
+            callOf(context).signal.addEventListener("abort", see);
+            await new Promise<void>((resolve) => waiting.push(resolve));
+            return {};
+          }
           await new Promise((resolve) => setImmediate(resolve));
           see();
           if (orderId === KNOWN) return {};
@@ -109,6 +117,18 @@ for (const [protocol, system] of SYSTEMS) {
       const { span } = await made(() => subject.client(OrderService).getOrder({ orderId: KNOWN }));
       assert.equal(span?.attributes["souk.reason"], "TOKEN_MISSING");
       assert.deepEqual(seen, []);
+    });
+
+    it("hold what a handler does when their time is over", async () => {
+      const client = subject.client(OrderService, account);
+      const first = client.getOrder({ orderId: WAITING });
+      while (waiting.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      seen = [];
+      await assert.rejects(client.getOrder({ orderId: WAITING }, { timeoutMs: 100 }));
+      while (seen.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+      for (const goOn of waiting.splice(0)) goOn();
+      await first;
+      assert.equal(seen[1], seen[0]);
     });
 
     it("of which a stream is the answer hold all that its handler does", async () => {
