@@ -27,6 +27,8 @@ export interface Arrival {
   readonly startTime: number;
   /** Milliseconds since the epoch. */
   readonly deadline: number;
+  /** Whether the deadline is the end of a stream's age, at which it ends well; its caller's own time is over with an error. */
+  readonly ages: boolean;
   /** Whether the request was read and the interceptor took over, which then answers for errors and the log. */
   began: boolean;
   readonly observed: ObservedCall | undefined;
@@ -51,11 +53,13 @@ export function createGate(duties: Duties): (context: HandlerContext) => Promise
     let caller: Caller = { kind: "anonymous" };
     try {
       const policy = duties.policies.get(method) as MethodPolicy;
-      const boundMs = Math.min(context.timeoutMs() ?? Infinity, policy.timeoutMs ?? policy.maxStreamAgeMs ?? Infinity);
+      const timeoutMs = context.timeoutMs() ?? Infinity;
+      const boundMs = Math.min(timeoutMs, policy.timeoutMs ?? policy.maxStreamAgeMs ?? Infinity);
       const deadline = Date.now() + boundMs;
       caller = await identify({ header }, duties.verifiers);
       admit(caller, policy);
-      const arrival: Arrival = { method, policy, caller, startTime, deadline, began: false, observed };
+      const ages = policy.maxStreamAgeMs !== undefined && boundMs < timeoutMs;
+      const arrival: Arrival = { method, policy, caller, startTime, deadline, ages, began: false, observed };
       context.values.set(arrivalKey, arrival);
       nameReadingErrors(context, arrival, duties);
     } catch (error) {
@@ -115,7 +119,7 @@ async function serveStream(
   request: StreamRequest,
   next: (request: StreamRequest) => Promise<UnaryResponse | StreamResponse>,
 ): Promise<StreamResponse> {
-  const over = arrival.policy.maxStreamAgeMs === undefined ? undefined : STREAM_OVER;
+  const over = arrival.ages ? STREAM_OVER : undefined;
   const bound = bind(arrival, request.signal, over, duties.shutdown);
   let ended: { answer: ConnectError | undefined } | undefined;
   const finish = (error?: unknown): ConnectError | undefined => {

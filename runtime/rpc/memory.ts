@@ -47,12 +47,15 @@ export function createMemoryTransport(options: MemoryTransportOptions): Transpor
     stream: options.streams,
     unary(method, signal, timeoutMs, header, input, contextValues) {
       const message = create(method.input, input);
-      const outgoing = { method, signal, timeoutMs, message };
+      // To a transport a timeout of 0 means none. It counts from here, whatever the call waits for before it is sent.
+      const deadline = timeoutMs === undefined || timeoutMs <= 0 ? undefined : Date.now() + timeoutMs;
+      const outgoing = { method, signal, deadline, message };
       if (interceptors.length === 0) {
         return send({ ...outgoing, headers: plainHeaders(header) }) as Promise<never>;
       }
       const seen: UnaryRequest = {
-        ...outgoing,
+        method,
+        message,
         stream: false,
         service: method.parent,
         requestMethod: "POST",
@@ -75,7 +78,8 @@ export function createMemoryTransport(options: MemoryTransportOptions): Transpor
 interface Outgoing {
   readonly method: DescMethodUnary;
   readonly signal: AbortSignal | undefined;
-  readonly timeoutMs: number | undefined;
+  /** In ms since the epoch. */
+  readonly deadline: number | undefined;
   readonly headers: Record<string, string>;
   readonly message: Message;
 }
@@ -141,11 +145,10 @@ class MemoryCall extends UnaryCall {
   }
 
   start(): void {
-    const { timeoutMs, signal } = this.#request;
+    const { deadline, signal } = this.#request;
     signal?.addEventListener("abort", this);
     this.observe();
-    // To a transport a timeout of 0 means none.
-    this.arrive(timeoutMs === undefined || timeoutMs <= 0 ? undefined : timeoutMs, Number.POSITIVE_INFINITY);
+    this.arrive(deadline === undefined ? undefined : deadline - Date.now(), Number.POSITIVE_INFINITY);
   }
 
   /** The caller's signal was aborted. */

@@ -50,6 +50,24 @@ describe("a call in memory", () => {
     assert.equal(request.listingId, LISTING);
   });
 
+  it("has its caller's time from when it was made: what it waits for before it is sent counts", async () => {
+    let handled = 0;
+    handler = () => {
+      handled++;
+      return answer;
+    };
+    const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log: silentLog() });
+    directory.host([routed]);
+    const sign = serviceTokens(keys, "order");
+    const slowly = async () => {
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      return sign();
+    };
+    const call = directory.clientsFor(slowly).of(CatalogService).getListing({ listingId: LISTING }, { timeoutMs: 20 });
+    await assert.rejects(call, (error: ConnectError) => reasonOf(error) === "DEADLINE_EXCEEDED");
+    assert.equal(handled, 0);
+  });
+
   it("copies errors with reason, metadata and wait, and nothing of what led to them", async () => {
     let thrown: unknown;
     handler = () => {

@@ -60,6 +60,20 @@ describe("a server of unary calls", () => {
     }
   });
 
+  it("tells who gave a stream no time that it is over, in every protocol: not that a part is out of reach, which invites another attempt", async () => {
+    const path = "/grpc.health.v1.Health/Watch";
+    const body = envelope(Buffer.alloc(0));
+    const { headers } = await raw(subject.url, { ...grpc, "grpc-timeout": "0n" }, body, path);
+    assert.equal(grpcReason(headers["grpc-status-details-bin"]), "DEADLINE_EXCEEDED");
+    const web = await raw(subject.url, { "content-type": "application/grpc-web", "grpc-timeout": "0S" }, body, path);
+    assert.equal(webTrailers(web.body)["grpc-status"], "4");
+    const late = await raw(subject.url, { "content-type": "application/connect+proto", "connect-timeout-ms": "0" }, body, path);
+    assert.equal(
+      connectReason(Buffer.from(JSON.stringify(JSON.parse(late.body.subarray(5).toString()).error))),
+      "DEADLINE_EXCEEDED",
+    );
+  });
+
   it("reads a body that comes in single bytes, and its pieces hold no more than its size", async () => {
     const session = connectHttp2(subject.url);
     try {
