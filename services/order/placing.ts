@@ -36,9 +36,11 @@ export function placements(clients: Clients) {
     /** Reads listings and address with the buyer's eyes, and decides. */
     async agree(request: PlaceOrderRequest, call: Call): Promise<Agreed> {
       const listingIds = [...new Set(request.lines.map((line) => line.listingId))];
+      // Once: where no time is left it throws, and a call begun before would fail with nobody to hear it, which ends the process.
+      const options = forCall(call);
       const [{ listings }, address] = await Promise.all([
-        catalog.batchGetListings({ listingIds }, forCall(call)),
-        addressOf(account.getAddress({ addressId: request.addressId }, forCall(call))),
+        catalog.batchGetListings({ listingIds }, options),
+        addressOf(account.getAddress({ addressId: request.addressId }, options)),
       ]);
       const { paymentMethodToken } = request;
       return { quote: quote(accountOf(call), request.lines, listings), address, paymentMethodToken };
