@@ -15,7 +15,14 @@ export interface Acknowledged {
 }
 
 /** Nobody knows what became of the command: it is to be sent again. */
-const UNKNOWN = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED", "PROCESSOR_OUTCOME_UNKNOWN", "PROCESSOR_UNAVAILABLE"]);
+const UNKNOWN = new Set([
+  "UNAVAILABLE",
+  "DEPENDENCY_UNAVAILABLE",
+  "DEADLINE_EXCEEDED",
+  "OVERLOADED",
+  "PROCESSOR_OUTCOME_UNKNOWN",
+  "PROCESSOR_UNAVAILABLE",
+]);
 const CALL_MS = 4_000;
 const PAUSE_MS = 200;
 /** After so long a command that is not answered is a finding. */

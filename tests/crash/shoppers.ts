@@ -57,7 +57,7 @@ export class Shopper {
       if (order !== undefined) this.acknowledged.set(order.orderId, order.state);
     } catch (error) {
       const reason = reasonOf(error);
-      if (reason === undefined || reason === "UNAVAILABLE" || reason === "DEADLINE_EXCEEDED") return false;
+      if (reason === undefined || ["UNAVAILABLE", "DEPENDENCY_UNAVAILABLE", "DEADLINE_EXCEEDED"].includes(reason)) return false;
       this.#last = undefined;
       if (reason !== "PAYMENT_DECLINED") this.odd.push(String(error));
     }
