@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
 import { CatalogService, type Condition, type ListingDraft } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
+import { retryAfterMsOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { connectAs, DEFAULT_URL, runTool, tokenFor, UsageError, urlOf } from "./identity.ts";
 import { conditionOf, draftOf, type ImportDefaults } from "./import/draft.ts";
@@ -216,7 +217,9 @@ async function retried<T>(call: () => Promise<T>): Promise<T> {
     try {
       return await call();
     } catch (error) {
-      const lost = error instanceof ConnectError && (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded);
+      const lost =
+        error instanceof ConnectError &&
+        (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded || retryAfterMsOf(error) !== undefined);
       if (!lost || attempt === MAX_ATTEMPTS) throw error;
       await new Promise((resolve) => setTimeout(resolve, attempt * 500));
     }

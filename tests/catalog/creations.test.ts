@@ -51,7 +51,7 @@ for (const carrier of carriers)
         const requestId = newId();
         const told = market.inventory.units.size;
         market.inventory.failing = { count: 1, when };
-        await refused(create({ units: 3 }, requestId), "UNAVAILABLE", Code.Unavailable);
+        await refused(create({ units: 3 }, requestId), "DEPENDENCY_UNAVAILABLE", Code.Internal);
         const { listing, alreadyExisted } = await finished(() => create({ units: 3 }, requestId));
         assert.deepEqual([alreadyExisted, listing?.state, listing?.availableUnits], [false, ListingState.ACTIVE, 3]);
         assert.deepEqual(await own(), [listing]);
@@ -64,7 +64,7 @@ for (const carrier of carriers)
 
     it("are finished by the job although nobody repeats the call", async () => {
       market.inventory.failing = { count: 1, when: "before" };
-      await refused(batch([{ units: 2 }, {}]), "UNAVAILABLE");
+      await refused(batch([{ units: 2 }, {}]), "DEPENDENCY_UNAVAILABLE");
       await finished(async () => {});
       const listings = await own();
       assert.deepEqual(
@@ -87,7 +87,7 @@ for (const carrier of carriers)
           { externalId: fresh, units: 3 },
         ];
         market.inventory.failing = { count: 1, when };
-        await refused(batch(drafts, requestId), "UNAVAILABLE");
+        await refused(batch(drafts, requestId), "DEPENDENCY_UNAVAILABLE");
         // What happens meanwhile is not in the answer.
         await market.account(seller).withdrawListing({ requestId: newId(), listingId: old?.listingId ?? "" });
         const { results } = await finished(() => batch(drafts, requestId));
@@ -122,7 +122,7 @@ for (const carrier of carriers)
       const requestId = newId();
       const externalId = newId();
       market.inventory.failing = { count: 1, when: "after" };
-      await refused(create({ externalId }, requestId), "UNAVAILABLE");
+      await refused(create({ externalId }, requestId), "DEPENDENCY_UNAVAILABLE");
       const [{ listingId, etag, state, availableUnits }] = (await own()) as [Listing];
       assert.deepEqual([state, availableUnits], [ListingState.DRAFT, 0]);
       await refused(market.anonymous.getListing({ listingId }), "LISTING_NOT_FOUND");
@@ -176,7 +176,7 @@ for (const carrier of carriers)
           const { listingId, etag } = await drafted({ units: 3 });
           const requestId = newId();
           market.inventory.failing = { count: 1, when };
-          await refused(publish(listingId, requestId), "UNAVAILABLE", Code.Unavailable);
+          await refused(publish(listingId, requestId), "DEPENDENCY_UNAVAILABLE", Code.Internal);
           const edit = { requestId: newId(), listingId, etag, units: 5 };
           await refused(market.account(seller).updateListing(edit), "LISTING_NOT_EDITABLE");
           const { listing } = await finished(() => publish(listingId, requestId));
@@ -232,7 +232,7 @@ for (const carrier of carriers)
     it("are gone too when it is the job that inventory refuses, and a repeat that waited starts anew", async () => {
       const requestId = newId();
       market.inventory.failing = { count: 1, when: "before" };
-      await refused(create({}, requestId), "UNAVAILABLE");
+      await refused(create({}, requestId), "DEPENDENCY_UNAVAILABLE");
       const [lost] = await own();
       market.inventory.meanwhile = async () => {
         market.inventory.meanwhile = undefined;

@@ -256,7 +256,7 @@ for (const carrier of ["memory", "server"] as const) {
           const { listingId } = await create(false);
           market.inventory.failing = { count: 1, when };
           const request = { requestId: newId(), listingId };
-          await refused(market.account(seller).publishListing(request), "UNAVAILABLE", Code.Unavailable);
+          await refused(market.account(seller).publishListing(request), "DEPENDENCY_UNAVAILABLE", Code.Internal);
           assert.equal((await get(listingId)).state, ListingState.DRAFT);
           const { listing } = await market.account(seller).publishListing({ requestId: newId(), listingId });
           assert.equal(listing?.state, ListingState.ACTIVE);

@@ -96,7 +96,7 @@ for (const carrier of ["memory", "server"] as const)
         const listingId = await create();
         const requestId = newId();
         market.inventory.failing = { count: 1, when };
-        await refused(withdraw(listingId, requestId), "UNAVAILABLE", Code.Unavailable);
+        await refused(withdraw(listingId, requestId), "DEPENDENCY_UNAVAILABLE", Code.Internal);
         await market.stock(listingId, 1, { available: 0 });
         assert.equal((await get(listingId)).state, ListingState.ACTIVE);
         assert.equal((await get(listingId)).availableUnits, 0);
@@ -112,7 +112,7 @@ for (const carrier of ["memory", "server"] as const)
       const listingId = await create();
       const requestId = newId();
       market.inventory.failing = { count: 1, when: "before" };
-      await refused(withdraw(listingId, requestId), "UNAVAILABLE");
+      await refused(withdraw(listingId, requestId), "DEPENDENCY_UNAVAILABLE");
       market.inventory.reserved.add(listingId);
       // Listened to from the start: it may be refused before the jobs are done.
       const repeat = refused(withdraw(listingId, requestId), "UNITS_RESERVED");

@@ -45,7 +45,7 @@ describe("A purchase of which one call fails once", () => {
       try {
         return await call();
       } catch (error) {
-        if (attempt === 5 || !["UNAVAILABLE", "DEADLINE_EXCEEDED"].includes(reasonOf(error) ?? "")) {
+        if (attempt === 5 || !["UNAVAILABLE", "DEPENDENCY_UNAVAILABLE", "DEADLINE_EXCEEDED"].includes(reasonOf(error) ?? "")) {
           throw error;
         }
       }
