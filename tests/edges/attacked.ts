@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { ServerLimits } from "#runtime/server.ts";
 import { ROOT } from "../support/process.ts";
@@ -61,16 +62,21 @@ export class Victim {
     return use;
   }
 
-  /** An honest call; fails when it is not answered. */
+  /** An honest call: it comes back when it is told to, as any client does; fails when it is not answered. */
   async call(): Promise<void> {
-    const response = await fetch(this.url + GET_LISTING, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: requestFor(),
-      signal: AbortSignal.timeout(10_000),
-    });
-    if (response.status !== 200) throw new Error(`${response.status}: ${await response.text()}`);
-    await response.arrayBuffer();
+    for (let attempt = 1; ; attempt++) {
+      const response = await fetch(this.url + GET_LISTING, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: requestFor(),
+        signal: AbortSignal.timeout(10_000),
+      });
+      const text = await response.text();
+      if (response.status === 200) return;
+      const seconds = Number(response.headers.get("retry-after"));
+      if (response.status !== 429 || attempt === 10) throw new Error(`${response.status}: ${text}`);
+      await sleep(seconds * 1000);
+    }
   }
 
   /** Calls honestly while something goes on. Answers how many calls there were, each of which was answered. */
