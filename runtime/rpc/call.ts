@@ -98,8 +98,13 @@ export abstract class UnaryCall implements HandlerContext, ContextValues, Call, 
       if (!this.over) this.answer(answer);
     } catch (error) {
       this.fail(error);
+    } finally {
+      this.handled();
     }
   }
+
+  /** Its handler has ended, whether or not somebody still waited. */
+  protected handled(): void {}
 
   /** Decides the outcome; undefined is success. */
   protected end(error?: ConnectError): void {

@@ -29,7 +29,7 @@ export interface Port {
   readonly bodyTimeoutMs: number;
   /** Headers that every answer to this origin carries, for pages of others. */
   corsHeaders(origin: string | undefined): Readonly<Record<string, string>> | undefined;
-  /** A call is over and its answer was sent, or its caller is gone. */
+  /** Nothing is done for a call any more: its handler has ended, and its answer was written, taken or not, or its caller is gone. */
   done(call: HttpCall): void;
 }
 
@@ -38,6 +38,9 @@ export class HttpCall extends UnaryCall implements Receiver {
   readonly exchange: Exchange;
   readonly wire: Wire;
   readonly port: Port;
+  #handling = false;
+  #written = false;
+  #done = false;
 
   constructor(rpc: UnaryMethod, exchange: Exchange, wire: Wire, port: Port) {
     super(rpc, exchange.headers, wire.carriage);
@@ -87,7 +90,10 @@ export class HttpCall extends UnaryCall implements Receiver {
 
   #read(bytes: Uint8Array): void {
     if (bytes.length > this.rpc.maxRequestBytes) throw tooLarge(this.rpc.maxRequestBytes);
-    void this.handle(this.wire.codec.parse(this.rpc.desc.input, bytes, this.rpc.types));
+    const message = this.wire.codec.parse(this.rpc.desc.input, bytes, this.rpc.types);
+    if (this.over) return;
+    this.#handling = true;
+    void this.handle(message);
   }
 
   overflowed(): void {
@@ -95,8 +101,20 @@ export class HttpCall extends UnaryCall implements Receiver {
   }
 
   closed(): void {
-    this.port.done(this);
     this.leave();
+    this.#wrote();
+  }
+
+  protected override handled(): void {
+    this.#handling = false;
+    if (this.#written) this.#wrote();
+  }
+
+  #wrote(): void {
+    this.#written = true;
+    if (this.#handling || this.#done) return;
+    this.#done = true;
+    this.port.done(this);
   }
 
   protected answer(message: Message): void {
@@ -120,7 +138,8 @@ export class HttpCall extends UnaryCall implements Receiver {
     };
     try {
       const written = work();
-      if (written !== undefined) written.catch(cut);
+      if (written === undefined) this.#wrote();
+      else written.then(() => this.#wrote()).catch(cut);
     } catch (error) {
       cut(error);
     }

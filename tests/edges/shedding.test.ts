@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ConnectError } from "@connectrpc/connect";
+import { type CallOptions, ConnectError } from "@connectrpc/connect";
 import fc from "fast-check";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "#gen/grpc/health/v1/health_pb.ts";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
@@ -9,6 +9,8 @@ import { callOf } from "#runtime/call.ts";
 import { reasonOf, retryAfterMsOf } from "#runtime/errors.ts";
 import { type CallClass, createShedding, type Shedding, TICK_MS } from "#runtime/rpc/shedding.ts";
 import { onServer, type Protocol, rpcModule } from "../support/server.ts";
+import { FRAME, RawPeer, setting } from "./frames.ts";
+import { GET_LISTING } from "./load.ts";
 
 const KINDS = ["read", "command", "health", "stream", "health stream"] as const satisfies readonly CallClass[];
 
@@ -154,7 +156,7 @@ describe("a server with more to do than it may", () => {
     begun = 0;
   });
   const until = async (count: number) => {
-    while (begun < count) await sleep(5);
+    for (const endTime = Date.now() + 15_000; begun < count; await sleep(5)) assert.ok(Date.now() < endTime, `${begun} have begun`);
   };
   const overloaded = (error: unknown) => {
     assert.equal(reasonOf(error), "OVERLOADED");
@@ -189,6 +191,47 @@ describe("a server with more to do than it may", () => {
       }
     });
   }
+
+  it("gives away the place of a call that it has answered, although nobody takes the answer", async () => {
+    const subject = await onServer(modules, "Connect JSON", { limits: { maxCalls: 5 } });
+    // Not a byte of an answer goes out on its streams.
+    const shut = await RawPeer.open(subject.server.port, setting(4, 0));
+    try {
+      release.resolve();
+      const body = Buffer.from(JSON.stringify({ listingId: LISTING }));
+      for (let call = 0; call < 4; call++) shut.call(2 * call + 1, GET_LISTING, body);
+      await until(4);
+      await subject.client(CatalogService).getListing({ listingId: LISTING });
+      assert.equal(shut.of(FRAME.data).length, 0);
+      assert.equal(shut.of(FRAME.reset).length, 0);
+    } finally {
+      shut.close();
+      await subject.stop();
+    }
+  });
+
+  it("counts a call that was left or is too late as long as its handler goes on", async () => {
+    const subject = await onServer(modules, "gRPC", { limits: { maxCalls: 5 } });
+    try {
+      const catalog = subject.client(CatalogService, { account: ALICE });
+      const read = (options?: CallOptions) => catalog.getListing({ listingId: LISTING }, options);
+      const caller = new AbortController();
+      const left = [read({ signal: caller.signal }), read({ signal: caller.signal })];
+      await until(2);
+      const late = [read({ timeoutMs: 100 }), read({ timeoutMs: 100 })];
+      await until(4);
+      caller.abort();
+      for (const each of [...left, ...late]) await assert.rejects(each);
+      // Comes after what was said of the calls that were left.
+      await subject.client(Health).check({});
+      await assert.rejects(read(), overloaded);
+      release.resolve();
+      await read();
+      assert.equal(subject.server.load.calls, 0);
+    } finally {
+      await subject.stop();
+    }
+  });
 
   it("bounds streams over all connections, those of health apart", async () => {
     const subject = await onServer(modules, "gRPC", { limits: { maxOpenStreams: 1 } });
