@@ -88,16 +88,16 @@ export class Cache<T> {
   /** Loads, or waits for the loads that are under way; one that began before a change that is known by now is not good enough. */
   async #shared(ids: readonly string[], marks: ReadonlyMap<string, number>): Promise<Map<string, Loaded<T>>> {
     const loaded = new Map<string, Loaded<T>>();
-    const fresh = ids.filter((id) => !this.#flights.has(id));
+    const fresh = new Set(ids.filter((id) => !this.#flights.has(id)));
     const flights = new Set(ids.flatMap((id) => this.#flights.get(id) ?? []));
-    if (fresh.length > 0) flights.add(this.#load(fresh));
+    if (fresh.size > 0) flights.add(this.#load([...fresh]));
     const wanted = new Set(ids);
     for (const found of await Promise.all(flights)) {
       for (const [id, each] of found) {
         if (wanted.has(id)) loaded.set(id, each);
       }
     }
-    const old = ids.filter((id) => !fresh.includes(id) && (loaded.get(id)?.version ?? 0) < (marks.get(id) ?? 0));
+    const old = ids.filter((id) => !fresh.has(id) && (loaded.get(id)?.version ?? 0) < (marks.get(id) ?? 0));
     if (old.length > 0) {
       for (const [id, each] of await this.#load(old)) loaded.set(id, each);
     }

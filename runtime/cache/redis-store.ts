@@ -33,6 +33,14 @@ end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return #KEYS`;
 
+/** One command for the keys of several calls. */
+interface Question<T> {
+  readonly asked: string[];
+  readonly entries: Promise<readonly (Entry<T> | undefined)[]>;
+  /** The place of each key, once there is more than one call. */
+  places?: Map<string, number>;
+}
+
 type Script = (keyCount: number, ...args: (string | number | Uint8Array)[]) => Promise<unknown>;
 
 /** What a store in Redis is opened with. */
@@ -60,8 +68,8 @@ export class RedisStore<T> implements CacheStore<T> {
   readonly #put: Script;
   readonly #mark: Script;
   readonly #breaker = new Breaker();
-  #asked = new Map<string, (entry: Entry<T> | undefined) => void>();
-  #asking = new Map<string, Promise<Entry<T> | undefined>>();
+  /** What the calls of this turn of the event loop ask for. */
+  #question: Question<T> | undefined;
   #listener: ((changes: readonly Change[]) => void) | undefined;
   #hearing: ((hears: boolean) => void) | undefined;
   #hears = false;
@@ -86,37 +94,44 @@ export class RedisStore<T> implements CacheStore<T> {
   }
 
   async get(keys: readonly string[]): Promise<readonly (Entry<T> | undefined)[]> {
-    return Promise.all(keys.map((key) => this.#ask(key)));
+    if (keys.length > KEYS_MAX) {
+      return [...(await this.get(keys.slice(0, KEYS_MAX))), ...(await this.get(keys.slice(KEYS_MAX)))];
+    }
+    const question = this.#questionFor(keys.length);
+    const { asked, entries } = question;
+    if (asked.length === 0) {
+      asked.push(...keys);
+      return (await entries).slice(0, keys.length);
+    }
+    // Only who comes along looks for what is asked already: most come alone.
+    question.places ??= new Map(asked.map((key, place) => [key, place]));
+    const { places } = question;
+    const mine = keys.map((key) => {
+      const place = places.get(key) ?? asked.push(key) - 1;
+      places.set(key, place);
+      return place;
+    });
+    const found = await entries;
+    return mine.map((place) => found[place]);
   }
 
-  #ask(key: string): Promise<Entry<T> | undefined> {
-    let asking = this.#asking.get(key);
-    if (asking === undefined) {
-      const { promise, resolve } = Promise.withResolvers<Entry<T> | undefined>();
-      asking = promise;
-      this.#asking.set(key, asking);
-      this.#asked.set(key, resolve);
-      if (this.#asked.size === 1) {
-        // After the calls that arrived together with this one.
-        setImmediate(() => this.#askAll());
-      }
+  /** The question of this turn of the event loop, if it has room for so many keys; else another one. */
+  #questionFor(count: number): Question<T> {
+    const open = this.#question;
+    if (open !== undefined && open.asked.length + count <= KEYS_MAX) {
+      return open;
     }
-    return asking;
-  }
-
-  #askAll(): void {
-    const asked = [...this.#asked];
-    this.#asked = new Map();
-    this.#asking = new Map();
-    for (let start = 0; start < asked.length; start += KEYS_MAX) {
-      const part = asked.slice(start, start + KEYS_MAX);
-      const keys = part.map(([key]) => key);
-      void this.#within(this.#read(keys)).then((found) =>
-        part.forEach(([, resolve], index) => {
-          resolve(this.#decode(found?.[index]));
-        }),
-      );
-    }
+    const asked: string[] = [];
+    const { promise: entries, resolve } = Promise.withResolvers<readonly (Entry<T> | undefined)[]>();
+    const question: Question<T> = { asked, entries };
+    this.#question = question;
+    // After the calls that arrived together with this one.
+    setImmediate(async () => {
+      if (this.#question === question) this.#question = undefined;
+      const found = await this.#within(this.#read(asked));
+      resolve(asked.map((_, place) => this.#decode(found?.[place])));
+    });
+    return question;
   }
 
   /** A function, so that nothing is sent while the breaker is open. */

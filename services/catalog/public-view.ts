@@ -16,8 +16,8 @@ import { Cache, type Loaded } from "#runtime/cache/cache.ts";
 import type { Kept, OpenCacheStore } from "#runtime/cache/stores.ts";
 import { type Subscription, typeOf } from "#runtime/events/bus.ts";
 import type { CatalogDatabase } from "./entities.ts";
-import { type ReadRow, toListing } from "./listings.ts";
-import { publicStates } from "./states.ts";
+import { pack, unpack } from "./packed.ts";
+import { publicStates, stateToProto } from "./states.ts";
 
 /** How long a listing may be kept: the longest that a change can stay unseen when every word of it was lost. */
 const TTL_MS = 60_000;
@@ -26,7 +26,12 @@ const NOTHING_TTL_MS = 5_000;
 /** The age of an event that no entry can be older than. */
 const FORGET_AFTER_MS = 2 * TTL_MS;
 /** To be raised when stored bytes would be misunderstood: a field changed its meaning, or what is hidden is hidden in another way. */
-const FORMAT = 1;
+const FORMAT = 2;
+
+/** The first byte of a packed listing: no tag of protobuf's, because there is no wire type 7. */
+const PACKED = "\x1f";
+
+const SHOWN: ReadonlySet<ListingState> = new Set(publicStates.map(stateToProto));
 
 /** The catalog's events, all of which carry the listing as it is after them. */
 const EVENTS = [
@@ -41,7 +46,7 @@ const SCHEMAS = new Map(EVENTS.map((schema) => [schema.typeName as string, schem
 
 /** Listings in the store: never what the public may not see. */
 export const kept: Kept<Listing> = {
-  codec: { encode: (listing) => toBinary(ListingSchema, listing), decode: (bytes) => fromBinary(ListingSchema, bytes) },
+  codec: { encode, decode },
   sizeOf: (listing) => 2_000 + 2 * (listing.title.length + listing.description.length),
   maxBytes: 64 * 1024 * 1024,
 };
@@ -60,11 +65,11 @@ export function isShown(listing: Listing): boolean {
   return listing.state !== ListingState.UNSPECIFIED;
 }
 
-/** Remembers what the public sees. `read` reads rows from the table, in any order. */
+/** Remembers what the public sees. `read` reads what the table has, in any order. */
 export function publicView(
   database: CatalogDatabase,
   openStore: OpenCacheStore,
-  read: (listingIds: readonly string[]) => Promise<readonly ReadRow[]>,
+  read: (listingIds: readonly string[]) => Promise<readonly Listing[]>,
 ): PublicView {
   const cache = new Cache<Listing>({
     name: "listing",
@@ -73,7 +78,7 @@ export function publicView(
     observer: database.observer,
     load: async (listingIds) => {
       const loaded = new Map(listingIds.map((listingId) => [listingId, nothing]));
-      for (const row of await read(listingIds)) loaded.set(row.listing_id, seen(row));
+      for (const listing of await read(listingIds)) loaded.set(listing.listingId, seen(listing));
       return loaded;
     },
   });
@@ -103,10 +108,24 @@ export function publicView(
 
 const nothing: Loaded<Listing> = { value: create(ListingSchema), version: 0, ttlMs: NOTHING_TTL_MS };
 
-function seen(row: ReadRow): Loaded<Listing> {
-  return publicStates.includes(row.state)
-    ? { value: toListing(row), version: row.version, ttlMs: TTL_MS }
-    : { value: create(ListingSchema, { sellerId: row.seller_id }), version: row.version, ttlMs: NOTHING_TTL_MS };
+function seen(listing: Listing): Loaded<Listing> {
+  const version = Number(listing.etag);
+  return SHOWN.has(listing.state)
+    ? { value: listing, version, ttlMs: TTL_MS }
+    : { value: create(ListingSchema, { sellerId: listing.sellerId }), version, ttlMs: NOTHING_TTL_MS };
+}
+
+/** Packed, since that is decoded four times as fast; else as protobuf, which never begins with this byte. */
+function encode(listing: Listing): Uint8Array {
+  const packed = isShown(listing) ? pack(listing) : undefined;
+  return packed === undefined ? toBinary(ListingSchema, listing) : Buffer.from(PACKED + packed);
+}
+
+function decode(bytes: Uint8Array): Listing {
+  if (bytes[0] !== PACKED.charCodeAt(0)) return fromBinary(ListingSchema, bytes);
+  const listing = unpack(bytes, 1);
+  if (listing === undefined) throw new Error("the packed listing has other fields than this program's.");
+  return listing;
 }
 
 function changeOf(event: Event): { id: string; version: number } {

@@ -23,6 +23,7 @@ import { pageOfBrands } from "./brands.ts";
 import type { CatalogDatabase } from "./entities.ts";
 import { LISTING_NOT_FOUND } from "./errors.ts";
 import { type ReadRow, readColumns, toListing } from "./listings.ts";
+import { packedRow, unpack } from "./packed.ts";
 import { isShown, publicView } from "./public-view.ts";
 import { sellerPages } from "./seller-page.ts";
 import { allStates, publicStates, stateFromProto } from "./states.ts";
@@ -48,12 +49,29 @@ export function catalogReads(
   const { sql } = database;
   const select = () => sql.selectFrom("listing").select(readColumns);
   const point = compiled<{ listingId: string }, ReadRow>(({ listingId }) => select().where("listing_id", "=", listingId));
-  const batch = batches((listingIds) => select().where("listing_id", "in", listingIds));
+  const many = (listingIds: readonly string[]) => sql.selectFrom("listing").where("listing_id", "in", listingIds);
+  const batch = batches((listingIds) => many(listingIds).select(packedRow.as("packed")));
   const pageOf = sellerPages(sql);
-  const read = async (listingIds: readonly string[]): Promise<readonly ReadRow[]> => {
+  /** The listings that are there, in any order. */
+  const read = async (listingIds: readonly string[]): Promise<readonly Listing[]> => {
     const [listingId] = listingIds;
-    const query = listingIds.length === 1 && listingId !== undefined ? point({ listingId }) : batch(listingIds);
-    return (await sql.executeQuery(query)).rows;
+    if (listingIds.length === 1 && listingId !== undefined) {
+      return (await sql.executeQuery(point({ listingId }))).rows.map(toListing);
+    }
+    const { rows } = await sql.executeQuery(batch(listingIds));
+    const listings: Listing[] = [];
+    for (const { packed } of rows) {
+      const listing = unpack(packed);
+      if (listing !== undefined) listings.push(listing);
+    }
+    if (listings.length < rows.length) {
+      const there = new Set(listings.map(({ listingId }) => listingId));
+      const others = await many(listingIds.filter((id) => !there.has(id)))
+        .select(readColumns)
+        .execute();
+      listings.push(...others.map(toListing));
+    }
+    return listings;
   };
   // Brands are never changed and never removed; that a new one is missing for a moment is less than what the contract lets clients remember.
   const brandPages = new Cache({
@@ -70,13 +88,10 @@ export function catalogReads(
   const view = publicView(database, openCacheStore, read);
 
   const fromTable = async (listingIds: readonly string[]): Promise<readonly (Listing | undefined)[]> => {
-    const rows = await read(listingIds);
-    if (listingIds.length === 1) return rows.map(toListing);
-    const byId = new Map(rows.map((row) => [row.listing_id, row]));
-    return listingIds.map((listingId) => {
-      const row = byId.get(listingId);
-      return row && toListing(row);
-    });
+    const listings = await read(listingIds);
+    if (listingIds.length === 1) return listings;
+    const byId = new Map(listings.map((listing) => [listing.listingId, listing]));
+    return listingIds.map((listingId) => byId.get(listingId));
   };
 
   /** What the caller may see of the listings, in the order of the ids. */
@@ -182,12 +197,12 @@ export function catalogReads(
 }
 
 /** Statements for any number of ids, compiled once for each number. */
-function batches(build: (listingIds: string[]) => Compilable<ReadRow>): (listingIds: readonly string[]) => CompiledQuery<ReadRow> {
-  const byCount = new Map<number, CompiledQuery<ReadRow>>();
+function batches<R>(build: (listingIds: readonly string[]) => Compilable<R>): (listingIds: readonly string[]) => CompiledQuery<R> {
+  const byCount = new Map<number, CompiledQuery<R>>();
   return (listingIds) => {
     let query = byCount.get(listingIds.length);
     if (query === undefined) {
-      query = build([...listingIds]).compile();
+      query = build(listingIds).compile();
       byCount.set(listingIds.length, query);
     }
     return { ...query, parameters: listingIds };

@@ -100,11 +100,11 @@ describe("reads and purchases with listings remembered in Redis", () => {
   it("are remembered there, and not for ever", async () => {
     const listingId = await offer();
     const { client, end } = await asked();
-    while ((await client.pttl(`souk.cache:listing:1:${listingId}`)) <= 0) {
+    while ((await client.pttl(`souk.cache:listing:2:${listingId}`)) <= 0) {
       await read(listingId);
       await sleep(5);
     }
-    assert.ok((await client.pttl(`souk.cache:listing:1:${listingId}`)) <= 60_000);
+    assert.ok((await client.pttl(`souk.cache:listing:2:${listingId}`)) <= 60_000);
     end();
   });
 
@@ -112,7 +112,7 @@ describe("reads and purchases with listings remembered in Redis", () => {
     const listingId = await offer();
     const row = await read(listingId);
     const store = new RedisStore({ url: redis.url, log: quietLog, codec: kept.codec, timeoutMs: 5_000 });
-    const key = `souk.cache:listing:1:${listingId}`;
+    const key = `souk.cache:listing:2:${listingId}`;
     const value = { ...row, price: { ...row?.price, ...forged } } as Parameters<typeof kept.codec.encode>[0];
     const entry = { value, version: 1_000, expireTime: Date.now() + 60_000, loadMs: 0 };
     while ((await read(listingId))?.price?.amountMinor !== forged.amountMinor) {

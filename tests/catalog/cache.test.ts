@@ -102,7 +102,7 @@ describe("a catalog in two processes that remember listings", () => {
   async function keep(market: Process, listingId: string): Promise<void> {
     await until(async () => {
       await seen(market, listingId);
-      return market.near.look(`souk.cache:listing:1:${listingId}`)?.value !== undefined;
+      return market.near.look(`souk.cache:listing:2:${listingId}`)?.value !== undefined;
     });
   }
   async function told(): Promise<Event[]> {
@@ -172,7 +172,7 @@ describe("a catalog in two processes that remember listings", () => {
     // The same again drops nothing.
     await keep(other, listingId);
     await other.cacheConsumer.handle(events);
-    assert.equal(other.near.look(`souk.cache:listing:1:${listingId}`)?.value?.title, "second");
+    assert.equal(other.near.look(`souk.cache:listing:2:${listingId}`)?.value?.title, "second");
   });
 
   it("lets an event go that is older than anything remembered", async () => {
