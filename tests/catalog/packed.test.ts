@@ -7,7 +7,7 @@ import { pageTokens } from "#runtime/pages.ts";
 import { entities, type ListingRow } from "../../services/catalog/entities.ts";
 import { readColumns, toListing } from "../../services/catalog/listings.ts";
 import { migrations } from "../../services/catalog/migrations/index.ts";
-import { pack, unpack } from "../../services/catalog/packed.ts";
+import { pack, packedRow, unpack } from "../../services/catalog/packed.ts";
 import { kept } from "../../services/catalog/public-view.ts";
 import { catalogReads } from "../../services/catalog/reads.ts";
 import { allStates } from "../../services/catalog/states.ts";
@@ -88,6 +88,8 @@ describe("a packed listing", () => {
     const reads = catalogReads(database, pageTokens({ secret: new Uint8Array(32) }));
     const all = [...rows, ...odd];
     await database.sql.insertInto("listing").values(all).execute();
+    const packed = await database.sql.selectFrom("listing").select(packedRow.as("packed")).execute();
+    assert.equal(packed.filter((row) => unpack(row.packed) === undefined).length, odd.length);
     const missing = newId();
     const listingIds = [...all.map((row) => row.listing_id), missing].reverse();
     const byColumns = await database.sql.selectFrom("listing").select(readColumns).execute();
