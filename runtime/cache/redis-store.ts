@@ -95,7 +95,7 @@ export class RedisStore<T> implements CacheStore<T> {
 
   async get(keys: readonly string[]): Promise<readonly (Entry<T> | undefined)[]> {
     if (keys.length > KEYS_MAX) {
-      return [...(await this.get(keys.slice(0, KEYS_MAX))), ...(await this.get(keys.slice(KEYS_MAX)))];
+      return (await Promise.all([this.get(keys.slice(0, KEYS_MAX)), this.get(keys.slice(KEYS_MAX))])).flat();
     }
     const question = this.#questionFor(keys.length);
     const { asked, entries } = question;
