@@ -40,6 +40,8 @@ const marketplace = await openMarketplace({
   dataDir: options.dataDir,
   databaseUrl: (service) => options.databaseUrls[service] ?? "",
   redisUrl: options.redisUrl,
+  // A real processor keeps its books elsewhere; here at least they cost no disk.
+  simulatorFile: ":memory:",
   keys,
   clock: systemClock,
   log,
