@@ -30,7 +30,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
     run: async (options) => (await import("./stores.ts")).stores(options),
   },
   rpc: {
-    measures: "a unary call by protocol against grpc-js and connect-node, calls in memory against the network",
+    measures: "a unary call by protocol against grpc-js, connect-node and grpc-go, calls in memory against the network",
     rounds: 15,
     run: async (options) => (await import("./rpc.ts")).rpc(options),
   },

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { median } from "./figures.ts";
+import { GoProcess } from "./rpc-go.ts";
 import { LoadConnection, type Shot } from "./rpc-load.ts";
 import { type Answer, METHOD_PATH, type Question, requestBytes, requestJson, type SubjectName } from "./rpc-subject.ts";
 
@@ -78,7 +79,7 @@ function shotOf(kind: Kind, token: string): Shot {
 
 /** A server under the load of so many connections with so many calls at once each. */
 async function loaded(
-  server: BenchProcess,
+  server: BenchProcess | GoProcess,
   shot: Shot,
   shape: { connections: number; atOnce: number; calls: number },
 ): Promise<() => Promise<Sample>> {
@@ -101,20 +102,33 @@ async function loaded(
 
 const ONE = { connections: 1, atOnce: 64, calls: CALLS };
 const MANY = { connections: 64, atOnce: 1, calls: CALLS };
+const SHAPES = [
+  ["1 connection × 64 streams", ONE],
+  ["64 connections", MANY],
+] as const;
 
 /** @param aside another process of ours, for what leaves it with a larger heap: thousands of tokens to remember */
-async function plan(servers: ReadonlyMap<SubjectName, BenchProcess>, aside: BenchProcess): Promise<Measured[]> {
+async function plan(
+  servers: ReadonlyMap<SubjectName, BenchProcess>,
+  aside: BenchProcess,
+  go: GoProcess | undefined,
+): Promise<Measured[]> {
   const at = (name: SubjectName) => servers.get(name) as BenchProcess;
   const measured: Measured[] = [];
   const add = async (group: string, name: SubjectName, kind: Kind, shape: typeof ONE) => {
     measured.push({ group, name, measure: await loaded(at(name), shotOf(kind, at(name).token), shape) });
   };
   const grpc: readonly SubjectName[] = ["grpc-js", "floor", "connect-node", "ours bare", "ours", "ours telemetry"];
-  for (const name of grpc) await add("gRPC, 1 connection × 64 streams", name, "gRPC", ONE);
-  for (const name of grpc) await add("gRPC, 64 connections", name, "gRPC", MANY);
+  for (const [place, shape] of SHAPES) {
+    const group = `gRPC, ${place}`;
+    for (const name of grpc) await add(group, name, "gRPC", shape);
+    const shot = shotOf("gRPC", at("grpc-js").token);
+    if (go !== undefined) measured.push({ group, name: "grpc-go", measure: await loaded(go, shot, shape) });
+  }
   for (const kind of ["Connect proto", "Connect JSON"] as const) {
-    for (const name of ["connect-node", "ours", "ours telemetry"] as const)
-      await add(`${kind}, 1 connection × 64 streams`, name, kind, ONE);
+    for (const [place, shape] of SHAPES) {
+      for (const name of ["connect-node", "ours", "ours telemetry"] as const) await add(`${kind}, ${place}`, name, kind, shape);
+    }
   }
   const cold = await aside.ask<{ tokens: string[] }>({ tokens: COLD_CALLS });
   let next = 0;
@@ -159,9 +173,10 @@ function inner(caller: BenchProcess, callee: BenchProcess): Measured[] {
  * those to the first of the group in the same round.
  */
 export async function rpc({ rounds }: { rounds: number }): Promise<void> {
-  const keysDir = mkdtempSync(join(tmpdir(), "souk-bench-"));
   const names: readonly SubjectName[] = ["floor", "grpc-js", "connect-node", "ours", "ours bare", "ours telemetry"];
   const servers = new Map<SubjectName, BenchProcess>();
+  const go = await GoProcess.open();
+  const keysDir = mkdtempSync(join(tmpdir(), "souk-bench-"));
   const aside = new BenchProcess("ours", keysDir);
   try {
     await aside.start();
@@ -170,7 +185,7 @@ export async function rpc({ rounds }: { rounds: number }): Promise<void> {
       servers.set(name, server);
       await server.start();
     }
-    const measured = await plan(servers, aside);
+    const measured = await plan(servers, aside, go);
     for (let warming = 0; warming < 3; warming++) for (const each of measured) await each.measure();
     const samples = new Map<Measured, Sample[]>(measured.map((each) => [each, []]));
     for (let round = 0; round < rounds; round++) {
@@ -180,6 +195,7 @@ export async function rpc({ rounds }: { rounds: number }): Promise<void> {
     report(samples, rounds);
   } finally {
     for (const server of [...servers.values(), aside]) server.stop();
+    go?.stop();
     rmSync(keysDir, { recursive: true, force: true });
   }
 }
