@@ -167,8 +167,11 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       return;
     }
     const last = this.#pending.findLastIndex((each) => each.must);
-    const rest = this.#pending.splice(last + 1);
-    if (last !== -1) {
+    // Where nothing is looked at, its first statement goes before all the same: it may have to wait for somebody, and longer than there is time; then
+    // nothing may be made final.
+    const first = last === -1 && this.#pending[0] === BEGIN ? 1 : last;
+    const rest = this.#pending.splice(first + 1);
+    if (first !== -1) {
       await this.executeAll([]);
     }
     this.defer(rest);
