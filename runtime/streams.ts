@@ -73,6 +73,9 @@ async function* inTime(
     leftMs > 0x7fffffff
       ? undefined
       : setTimeout(() => late(failure(DEADLINE_EXCEEDED, { message: "The request did not arrive in time." })), Math.max(0, leftMs));
+  // A stream may end whose request nobody read to its end: that holds up neither memory nor the end of the process.
+  timer?.unref();
+  request.once("close", () => clearTimeout(timer));
   try {
     for (;;) {
       const chunk = await Promise.race([iterator.next(), timeout]);
