@@ -254,7 +254,8 @@ function http2Server(
       oversized.set(session as object, count);
       if (count > MAX_OVERSIZED) session?.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
       else stream.respond({ ":status": 431 }, { endStream: true });
-      stream.close();
+      // At once it could overtake its own answer.
+      setImmediate(() => stream.close());
       return;
     }
     if (takeStream(stream, headers)) return;

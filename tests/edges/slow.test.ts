@@ -93,7 +93,7 @@ describe("a peer that is slow or silent", function () {
     large.write(frame(FRAME.headers, 0, 1, block));
     large.write(frame(FRAME.continuation, FLAG.endHeaders, 1, headerBlock([["x-more", "x".repeat(2000)]])));
     large.write(frame(FRAME.data, FLAG.endStream, 1, requestFor()));
-    await until(() => large.of(FRAME.headers, 1).length > 0, "there is no answer");
+    await until(() => large.of(FRAME.headers, 1).length + large.of(FRAME.reset, 1).length > 0, "there is no answer");
     const small = await peer();
     small.call(1, GET_LISTING, requestFor());
     await until(() => small.of(FRAME.data, 1).length > 0, "there is no answer");
