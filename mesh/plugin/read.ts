@@ -34,9 +34,12 @@ export function readContract(
     problems.push({ position: positionOf(place, option.number), text: `${option.name}: ${text}` });
   const services: Service[] = [];
   for (const desc of files.flatMap((file) => file.services)) {
-    const faults = desc.methods.flatMap((method) => policyProblems(method).map((text) => ({ method, text })));
-    for (const { method, text } of faults) complain(method, optionAtFault(text), text);
-    const methods = desc.methods.filter((method) => policyProblems(method).length === 0);
+    const methods: DescMethod[] = [];
+    for (const method of desc.methods) {
+      const faults = policyProblems(method);
+      if (faults.length === 0) methods.push(method);
+      for (const text of faults) complain(method, optionAtFault(text), text);
+    }
     services.push({
       name: desc.typeName,
       comment: commentOf(desc),
