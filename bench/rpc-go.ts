@@ -3,9 +3,9 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync } from "node:fs";
-import { homedir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import { cacheFolder } from "../tools/bootstrap.mjs";
 
 const SOURCE = path.join(import.meta.dirname, "grpc-go");
 
@@ -15,7 +15,7 @@ function build(): string | undefined {
     console.log("grpc-go is left out: Go is not on the PATH");
     return undefined;
   }
-  const folder = path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), ".cache"), "souk", "grpc-go");
+  const folder = path.join(cacheFolder(), "grpc-go");
   mkdirSync(folder, { recursive: true });
   const program = path.join(folder, "server");
   const { status } = spawnSync("go", ["build", "-o", program, "."], { cwd: SOURCE, stdio: ["ignore", "inherit", "inherit"] });

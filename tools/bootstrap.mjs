@@ -144,7 +144,8 @@ export function exclusively(lock, work) {
   }
 }
 
-function cacheFolder() {
+/** Where what was fetched or built once for this repository is kept. */
+export function cacheFolder() {
   return path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "souk");
 }
 

@@ -3,10 +3,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { homedir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
+import { cacheFolder } from "./bootstrap.mjs";
 import { root } from "./checks/run.ts";
 import { runCommand, Usage } from "./checks/usage.ts";
 
@@ -33,7 +33,7 @@ interface Count {
 
 /** The runner, built on first use. Throws a sentence where there is no Go. */
 async function findRunner(): Promise<string> {
-  const folder = path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), ".cache"), "souk", "conformance", VERSION);
+  const folder = path.join(cacheFolder(), "conformance", VERSION);
   const runner = path.join(folder, RUNNER);
   if (existsSync(runner)) return runner;
   if (spawnSync("go", ["version"]).status !== 0)

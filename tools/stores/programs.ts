@@ -3,9 +3,8 @@
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
-import { homedir } from "node:os";
 import path from "node:path";
-import { exclusively } from "../bootstrap.mjs";
+import { cacheFolder, exclusively } from "../bootstrap.mjs";
 import { cannotFetch, fetchPackages } from "./debian.ts";
 
 /** The oldest versions that are taken: MariaDB answers RETURNING and SKIP LOCKED, Redis XAUTOCLAIM; a client is called mariadb; pages of 2023. */
@@ -103,7 +102,7 @@ export interface Search {
 
 /** Where what was fetched and made once is kept. */
 export function storesCache(): string {
-  return path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), ".cache"), "souk", "stores");
+  return path.join(cacheFolder(), "stores");
 }
 
 /** Says a sentence on standard error. */
