@@ -55,13 +55,17 @@ function addMetadata(error: ConnectError, headers: WrittenHeaders): void {
   });
 }
 
+/** Writes an answer; `headers` are this protocol's own. */
+function respond(call: HttpCall, headers: WrittenHeaders, body: Uint8Array, encoding: string | undefined): void {
+  headers["content-length"] = body.length;
+  if (encoding !== undefined) headers["content-encoding"] = encoding;
+  call.exchange.respond(200, addTrailers(call, call.withOwn(headers)), body);
+}
+
 function postWire(codec: Codec): Wire {
   const contentType = `application/${codec.name}`;
-  const send = (call: HttpCall, body: Uint8Array, encoding?: string): void => {
-    const headers: WrittenHeaders = { "content-type": contentType, "content-length": body.length };
-    if (encoding !== undefined) headers["content-encoding"] = encoding;
-    call.exchange.respond(200, addTrailers(call, call.withOwn(headers)), body);
-  };
+  const send = (call: HttpCall, body: Uint8Array, encoding?: string): void =>
+    respond(call, { "content-type": contentType }, body, encoding);
   return {
     carriage: "connect",
     codec,
@@ -86,13 +90,11 @@ function getWire(codec: Codec): Wire {
   const send = (call: HttpCall, message: Uint8Array, etag: string | undefined, body: Uint8Array, encoding?: string): void => {
     const headers: WrittenHeaders = {
       "content-type": contentType,
-      "content-length": body.length,
       "cache-control": call.rpc.cacheControl(call),
       vary: varyOf(message),
     };
     if (etag !== undefined) headers.etag = etag;
-    if (encoding !== undefined) headers["content-encoding"] = encoding;
-    call.exchange.respond(200, addTrailers(call, call.withOwn(headers)), body);
+    respond(call, headers, body, encoding);
   };
   return {
     carriage: "connect",
