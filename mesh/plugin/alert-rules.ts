@@ -16,6 +16,9 @@ const WINDOWS = ["5m", "30m", "1h", "2h", "6h", "1d", "3d"] as const;
 /** The part of calls that may be slower than a 99th percentile. */
 const SLOW_BUDGET = 0.01;
 
+/** The page that says of these alerts what to do, from where the installation keeps its runbooks; each has a heading there. */
+const RUNBOOK = "rpc-budgets.md";
+
 interface Rule {
   readonly name: string;
   readonly expr: string;
@@ -77,6 +80,7 @@ function errorsBurn({ long, short, rate, severity, for: pending }: Alert): Rule 
     annotations: {
       summary: `{{ $labels.${METHOD} }} fails too often`,
       description: `Over ${long} {{ $value | humanizePercentage }} of the calls failed by our fault: ${rate} times what its budget of 28 days allows.`,
+      runbook_url: `${RUNBOOK}#rpcerrorbudgetburns`,
     },
   };
 }
@@ -91,6 +95,7 @@ function latencyBurns({ long, short, rate, severity, for: pending }: Alert): Rul
     annotations: {
       summary: `{{ $labels.${METHOD} }} is too slow`,
       description: `Over ${long} {{ $value | humanizePercentage }} of the calls were slower than the 99th percentile that its budget promises: 1 % may be.`,
+      runbook_url: `${RUNBOOK}#rpclatencybudgetburns`,
     },
   };
 }

@@ -89,7 +89,11 @@ export function valuesSchema(contract: Contract): Schema {
         Object.fromEntries(contract.doors.filter((door) => door.switch !== "").map((door) => [door.switch, { type: "boolean" }])),
       ),
       monitoring: closed({
-        rules: closed({ enabled: { type: "boolean" }, labels: { type: "object" } }),
+        rules: closed({
+          enabled: { type: "boolean" },
+          labels: { type: "object" },
+          runbookBaseUrl: text("^([^\\s]*[^\\s/])?$"),
+        }),
         dashboard: closed({ enabled: { type: "boolean" }, labels: { type: "object" } }),
       }),
     }),

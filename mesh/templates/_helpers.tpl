@@ -132,3 +132,21 @@ fault:
 {{- $egress := index . 0 -}}
 {{- if or (not $egress.workloads) (has (index . 1) $egress.workloads) -}}true{{- end }}
 {{- end }}
+
+{{/* Rules of Prometheus whose alerts lead to their runbooks. Takes (list url text): an alert's runbook_url in the text is a page in the folder of that URL. */}}
+{{- define "mesh.alertRules" -}}
+{{- $base := index . 0 -}}
+{{- $rules := index . 1 | fromYaml -}}
+{{- range $group := $rules.groups -}}
+{{- range $rule := $group.rules -}}
+{{- with $rule.annotations -}}
+{{- if $base -}}
+{{- $_ := set . "runbook_url" (printf "%s/%s" $base .runbook_url) -}}
+{{- else -}}
+{{- $_ := unset . "runbook_url" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $rules -}}
+{{- end }}
