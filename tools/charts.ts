@@ -151,13 +151,20 @@ const REFUSALS: readonly [set: string, value: string, says: RegExp][] = [
   ["mesh-production", "switches.other=true", /'other' not allowed/],
   ["souk-production", "image.repository=", /image\.repository is empty/],
   ["souk-production", "image.tag=latest", /image\.tag is latest/],
-  ["souk-production", "secrets.database=", /secrets\.database is empty: name the secret/],
-  ["souk-production", "secrets.redis=", /secrets\.redis is empty/],
-  ["souk-production", "secrets.keys=", /secrets\.keys is empty/],
+  ["souk-default", "secrets.database=", /secrets\.database is empty: name the secret/],
+  ["souk-default", "secrets.redis=", /secrets\.redis is empty: name the secret/],
+  ["souk-default", "secrets.keys=", /secrets\.keys is empty: name the secret/],
+  ["souk-default", "environment=production", /testing\.processor or testing\.issuer is true and environment is production/],
   ["souk-production", "testing.processor=true", /environment is production: they are for trying things out/],
   ["souk-production", "services.order.replica=3", /'replica' not allowed/],
   ["souk-production", "services.web.replicas=3", /'web' not allowed/],
+  ["souk-production", "services.order.env.SOUK_ENV=development", /services\/order\/env.*SOUK_ENV/],
+  ["souk-production", "defaults.labels.track=canary", /defaults\/labels.*track/],
+  ["souk-production", "redisHosts[0]=redis://redis", /redisHosts\/0/],
   ["souk-production", "mesh.gateway.host=x", /'host' not allowed/],
+  ["souk-production", "mesh.gateway.tlsSecret=", /gateway\.tlsSecret is empty/],
+  ["souk-production", "mesh.faults.enabled=true", /faults\.enabled is true and environment is production/],
+  ["souk-production", "mesh.standalone=true", /mesh\.standalone is true/],
 ];
 
 async function checkRefusal([name, value, says]: (typeof REFUSALS)[number]): Promise<Outcome> {

@@ -49,6 +49,7 @@ export function valuesSchema(contract: Contract): Schema {
     ...closed({
       // Helm gives these to every chart that another one depends on.
       global: { type: "object" },
+      standalone: { type: "boolean" },
       enabled: { type: "boolean" },
       environment: { enum: ["development", "production"] },
       dataPlane: { enum: ["sidecar", "waypoint"] },
@@ -143,6 +144,7 @@ function external(workloads: readonly string[]): Schema {
       protocol: { enum: ["TCP", "TLS", "HTTPS", "HTTP", "GRPC"] },
       namespace: text(LABEL),
       addresses: { type: "array", items: text("^[0-9a-f.:/]+$") },
+      resolution: { enum: ["DNS", "NONE"] },
       workloads: { type: "array", items: { enum: workloads } },
     },
     { required: ["host", "port", "protocol"] },

@@ -11,20 +11,30 @@ const resources = golden("mesh-production");
 
 const GATEWAY = "cluster.local/ns/istio-ingress/sa/istio-ingressgateway";
 const serviceAccount = (name: string) => `cluster.local/ns/shop/sa/souk-${name}`;
-const SUBJECT = "https://id.example/01900000-0000-7000-8000-0000000000a1";
+
+/** The renderings that let calls in, and who signs their accounts' tokens. */
+const ISSUERS: Readonly<Record<string, string>> = {
+  "mesh-production": "https://id.example",
+  "souk-production": "https://id.example",
+  "souk-default": "souk",
+  "souk-everything": "souk",
+};
 
 /** Everybody who may try. */
-const CALLERS: Readonly<Record<string, Omit<Seen, "path" | "method">>> = {
-  nobody: { principal: GATEWAY },
-  account: { principal: GATEWAY, requestPrincipal: SUBJECT, roles: [] },
-  operator: { principal: GATEWAY, requestPrincipal: SUBJECT, roles: ["operator"] },
-  "an account with other roles": { principal: GATEWAY, requestPrincipal: SUBJECT, roles: ["seller"] },
-  "a foreign token": { principal: GATEWAY, requestPrincipal: "https://evil.example/01900000", roles: ["operator"] },
-  "an account without the gateway": { principal: serviceAccount("web"), requestPrincipal: SUBJECT, roles: ["operator"] },
-  "another namespace": { principal: "cluster.local/ns/other/sa/souk-order" },
-  "another trust domain": { principal: "other.example/ns/shop/sa/souk-order" },
-  ...Object.fromEntries(workloads.map(({ name }) => [`service ${name}`, { principal: serviceAccount(name) }])),
-};
+function callersOf(issuer: string): Readonly<Record<string, Omit<Seen, "path" | "method">>> {
+  const account = { principal: GATEWAY, requestPrincipal: `${issuer}/01900000-0000-7000-8000-0000000000a1` };
+  return {
+    nobody: { principal: GATEWAY },
+    account: { ...account, roles: [] },
+    operator: { ...account, roles: ["operator"] },
+    "an account with other roles": { ...account, roles: ["seller"] },
+    "a foreign token": { principal: GATEWAY, requestPrincipal: "https://evil.example/01900000", roles: ["operator"] },
+    "an account without the gateway": { ...account, principal: serviceAccount("web"), roles: ["operator"] },
+    "another namespace": { principal: "cluster.local/ns/other/sa/souk-order" },
+    "another trust domain": { principal: "other.example/ns/shop/sa/souk-order" },
+    ...Object.fromEntries(workloads.map(({ name }) => [`service ${name}`, { principal: serviceAccount(name) }])),
+  };
+}
 
 function declared(caller: string, access: Policies["workloads"][number]["methods"][number]["access"]): boolean {
   switch (caller) {
@@ -42,26 +52,33 @@ function declared(caller: string, access: Policies["workloads"][number]["methods
 }
 
 describe("the rendered policies", () => {
-  it("let each caller call each method as the proto declares, and nothing else", () => {
-    const allowed = byName(resources, "AuthorizationPolicy");
-    let compared = 0;
-    for (const { name: workload, methods } of workloads) {
-      const policy = allowed.get(`souk-${workload}`);
-      for (const method of methods) {
-        for (const [caller, seen] of Object.entries(CALLERS)) {
-          // A workload's calls to itself stay in the process.
-          const wanted = declared(caller, method.access) && caller !== `service ${workload}`;
-          const request = { ...seen, path: `/${method.name}`, method: "POST" };
-          assert.equal(allows(policy, request), wanted, `${caller} calls ${method.name} of ${workload}`);
-          assert.equal(allows(policy, { ...request, method: "GET" }), wanted && method.http.includes("GET"), `GET ${method.name}`);
-          assert.ok(!allows(policy, { ...request, method: "PUT" }), `PUT ${method.name}`);
-          compared++;
+  for (const [set, issuer] of Object.entries(ISSUERS)) {
+    it(`let each caller call each method as the proto declares, and nothing else, in ${set}`, () => {
+      const callers = callersOf(issuer);
+      const allowed = byName(golden(set), "AuthorizationPolicy");
+      let compared = 0;
+      for (const { name: workload, methods } of workloads) {
+        const policy = allowed.get(`souk-${workload}`);
+        for (const method of methods) {
+          for (const [caller, seen] of Object.entries(callers)) {
+            // A workload's calls to itself stay in the process.
+            const wanted = declared(caller, method.access) && caller !== `service ${workload}`;
+            const request = { ...seen, path: `/${method.name}`, method: "POST" };
+            assert.equal(allows(policy, request), wanted, `${caller} calls ${method.name} of ${workload}`);
+            assert.equal(
+              allows(policy, { ...request, method: "GET" }),
+              wanted && method.http.includes("GET"),
+              `GET ${method.name}`,
+            );
+            assert.ok(!allows(policy, { ...request, method: "PUT" }), `PUT ${method.name}`);
+            compared++;
+          }
         }
+        for (const seen of Object.values(callers)) assert.ok(!allows(policy, { ...seen, path: "/metrics", method: "GET" }));
       }
-      for (const seen of Object.values(CALLERS)) assert.ok(!allows(policy, { ...seen, path: "/metrics", method: "GET" }));
-    }
-    assert.ok(compared > 1500);
-  });
+      assert.ok(compared > 1500);
+    });
+  }
 
   it("deny all pods of the installation what no policy allows, and take mutual TLS only", () => {
     const installation = { "app.kubernetes.io/instance": "souk" };

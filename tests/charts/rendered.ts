@@ -11,8 +11,16 @@ export interface Resource {
   readonly spec: any;
 }
 
+const parsed = new Map<string, Resource[]>();
+
 /** The resources of a golden rendering, by the name of its value set. */
 export function golden(name: string): Resource[] {
+  const resources = parsed.get(name) ?? parse(name);
+  parsed.set(name, resources);
+  return resources;
+}
+
+function parse(name: string): Resource[] {
   const text = readFileSync(join(root, `tests/charts/golden/${name}.yaml`), "utf8");
   const documents = parseAllDocuments(text);
   if (!Array.isArray(documents)) throw new Error(`${name} is empty`);

@@ -6,7 +6,7 @@
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag }}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 {{- end }}
 
@@ -38,6 +38,28 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
 capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* A service's settings: `defaults`, and in their place what the service has of its own. As JSON. Takes (list root service). */}}
+{{- define "souk.service" -}}
+{{- $values := (index . 0).Values -}}
+{{- mergeOverwrite (deepCopy $values.defaults) (deepCopy (get $values.services (index . 1) | default dict)) | toJson -}}
+{{- end }}
+
+{{/* On which nodes a pod runs, and from where its image comes. Takes (list root settings). */}}
+{{- define "souk.placement" -}}
+{{- $settings := index . 1 -}}
+{{- with (index . 0).Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with get $settings $key }}
+{{ $key }}: {{ toJson . }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The environment that services and jobs share: where tables are. Takes (list root service). */}}

@@ -1,0 +1,84 @@
+{{/*
+The mesh chart's values as JSON: those under `mesh`, and in them what follows from the rest, so that nothing is written twice. What is written under
+`mesh` all the same stays.
+*/}}
+{{- define "souk.mesh" -}}
+{{- $mesh := deepCopy .Values.mesh -}}
+{{- $_ := set $mesh "environment" .Values.environment -}}
+{{- $_ := set $mesh "egress" (include "souk.egress" . | fromJson) -}}
+{{- $gateway := $mesh.gateway -}}
+{{- if and (eq .Values.environment "development") (not $gateway.tlsSecret) (eq $gateway.plainHttp "redirect") -}}
+{{- $_ := set $gateway "plainHttp" "serve" -}}
+{{- end -}}
+{{- if and .Values.publicUrl (eq (toJson $gateway.hosts) (toJson (list "*"))) -}}
+{{- $_ := set $gateway "hosts" (list (regexReplaceAll "^https?://([^:/]+).*$" .Values.publicUrl "${1}")) -}}
+{{- end -}}
+{{- if not $gateway.corsOrigins -}}
+{{- $_ := set $gateway "corsOrigins" .Values.corsOrigins -}}
+{{- end -}}
+{{- range $name := list "rules" "dashboard" -}}
+{{- if (get $.Values.monitoring $name).enabled -}}
+{{- $_ := set $mesh.monitoring $name (mergeOverwrite (get $mesh.monitoring $name) (get $.Values.monitoring $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $mesh -}}
+{{- end }}
+
+{{/* Where the workloads may go outside: what `mesh.egress` says, the stores, and the collector. */}}
+{{- define "souk.egress" -}}
+{{- $root := . -}}
+{{- $egress := deepCopy .Values.mesh.egress -}}
+{{- $given := list -}}
+{{- range $egress -}}
+{{- $given = append $given (printf "%s:%v" .host .port) -}}
+{{- end -}}
+{{- $wanted := dict -}}
+{{- $tables := include "souk.withTables" . | fromJsonArray -}}
+{{- $database := regexReplaceAll "^[a-z]+://([^@/]*@)?([^/?]+).*$" .Values.databaseUrl "${2}" -}}
+{{- $_ := set $wanted "database" (include "souk.outside" (list . $database 3306 "TCP") | fromJson | merge (dict "workloads" $tables)) -}}
+{{- with regexFind "[?&]replica=[^&]+" .Values.databaseUrl -}}
+{{- $replica := regexReplaceAll "^.replica=" . "" -}}
+{{- $_ := set $wanted "database-replica" (include "souk.outside" (list $root $replica 3306 "TCP") | fromJson | merge (dict "workloads" $tables)) -}}
+{{- end -}}
+{{- range $index, $host := .Values.redisHosts -}}
+{{- $_ := set $wanted (ternary (printf "redis-%d" $index) "redis" (gt $index 0)) (include "souk.outside" (list $root $host 6379 "TCP") | fromJson) -}}
+{{- end -}}
+{{- with .Values.telemetry.endpoint -}}
+{{- $isTls := hasPrefix "https://" . -}}
+{{- $collector := regexReplaceAll "^https?://([^/]+).*$" . "${1}" -}}
+{{- $_ := set $wanted "telemetry" (include "souk.outside" (list $root $collector (ternary 443 80 $isTls) (ternary "TLS" "HTTP" $isTls)) | fromJson) -}}
+{{- end -}}
+{{- range $name, $each := $wanted -}}
+{{- if not (or (hasKey $egress $name) (has (printf "%s:%v" $each.host $each.port) $given)) -}}
+{{- $_ := set $egress $name $each -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $egress -}}
+{{- end }}
+
+{{/*
+One place outside, as the mesh chart's egress has them: a name without a dot is a Service beside this release, one that ends with .svc or the cluster's
+domain a Service elsewhere; an address has no name, and gets one. Takes (list root host[:port] port protocol).
+*/}}
+{{- define "souk.outside" -}}
+{{- $root := index . 0 -}}
+{{- $domain := $root.Values.mesh.names.clusterDomain -}}
+{{- $host := index . 1 | splitList ":" | first -}}
+{{- $port := regexFind ":[0-9]+$" (index . 1) | trimPrefix ":" | default (index . 2) | int -}}
+{{- $place := dict "port" $port "protocol" (index . 3) -}}
+{{- $inner := trimSuffix (printf ".%s" $domain) $host -}}
+{{- if not (contains "." $host) -}}
+{{- $_ := set $place "namespace" $root.Release.Namespace -}}
+{{- $_ := set $place "host" (printf "%s.%s.svc.%s" $host $root.Release.Namespace $domain) -}}
+{{- else if hasSuffix ".svc" $inner -}}
+{{- $_ := set $place "namespace" (index (splitList "." $inner) 1) -}}
+{{- $_ := set $place "host" (printf "%s.%s" $inner $domain) -}}
+{{- else if regexMatch "^[0-9.]+$" $host -}}
+{{- $_ := set $place "host" (printf "%s.%sstores.internal" (replace "." "-" $host) (include "souk.prefix" $root)) -}}
+{{- $_ := set $place "addresses" (list $host) -}}
+{{- $_ := set $place "resolution" "NONE" -}}
+{{- else -}}
+{{- $_ := set $place "host" $host -}}
+{{- end -}}
+{{- toJson $place -}}
+{{- end }}
