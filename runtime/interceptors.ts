@@ -225,6 +225,8 @@ function bind(arrival: Arrival, caller: AbortSignal, atDeadline?: symbol, shutdo
     leftMs === Infinity
       ? undefined
       : setTimeout(() => abort(atDeadline ?? failure(DEADLINE_EXCEEDED)), Math.min(Math.max(leftMs, 0), MAX_TIMER_MS));
+  // The library's client tells nobody when its reader stops without a signal: in memory nothing but this time ends such a stream, and it is no reason to live.
+  timer?.unref();
   if (leftMs <= 0) abort(atDeadline ?? failure(DEADLINE_EXCEEDED));
   if (caller.aborted) onCaller();
   else caller.addEventListener("abort", onCaller);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { DescMessage, DescMethod, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
-import { createClient, type Interceptor } from "@connectrpc/connect";
+import { type CallOptions, createClient, type Interceptor } from "@connectrpc/connect";
 import { ACCOUNT_HEADER } from "#runtime/access.ts";
 import { reasonOf } from "#runtime/errors.ts";
 import { contractMethods, methodPath } from "../support/contract.ts";
@@ -83,8 +83,13 @@ async function outcome(
   ]);
   try {
     if (method.methodKind === "server_streaming") {
-      const client = createClient(method.parent, transport) as unknown as Record<string, (input: object) => AsyncIterable<unknown>>;
-      for await (const _ of client[method.localName]?.(message) ?? []) break;
+      const client = createClient(method.parent, transport) as unknown as Record<
+        string,
+        (input: object, options: CallOptions) => AsyncIterable<unknown>
+      >;
+      const enough = new AbortController();
+      for await (const _ of client[method.localName]?.(message, { signal: enough.signal }) ?? []) break;
+      enough.abort();
     } else {
       const unary = method as DescMethodUnary<DescMessage, DescMessage>;
       await transport.unary(unary, undefined, 10_000, undefined, message as MessageInitShape<DescMessage>);
