@@ -22,7 +22,14 @@ const dataDir = process.argv[2];
 const keys = await temporaryKeys();
 const log = silentLog();
 let url = "";
-const marketplace = await openMarketplace({ dataDir, keys, clock: systemClock, log, baseUrl: () => url });
+const marketplace = await openMarketplace({
+  dataDir,
+  keys,
+  verifiers: embeddedVerifiers(keys),
+  clock: systemClock,
+  log,
+  baseUrl: () => url,
+});
 const server = await startServer({
   modules: marketplace.modules,
   port: 0,

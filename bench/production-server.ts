@@ -43,6 +43,7 @@ const marketplace = await openMarketplace({
   // A real processor keeps its books elsewhere; here at least they cost no disk.
   simulatorFile: ":memory:",
   keys,
+  verifiers: embeddedVerifiers(keys),
   clock: systemClock,
   log,
   baseUrl: () => url,

@@ -11,7 +11,7 @@ import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts"
 import { systemClock } from "#runtime/clock.ts";
 import { newId } from "#runtime/ids.ts";
 import { silentLog } from "#runtime/log.ts";
-import { signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
 import { openMarketplace } from "../services/marketplace.ts";
 import { accounts } from "../tools/seed/listings.ts";
 import { seed } from "../tools/seed/seed.ts";
@@ -42,6 +42,7 @@ export async function captureStatements(): Promise<Unit[]> {
     dataDir,
     databaseUrl: (service) => urls.get(service) ?? "",
     keys,
+    verifiers: embeddedVerifiers(keys),
     clock: systemClock,
     log: silentLog(),
     baseUrl: () => "http://localhost",

@@ -1,31 +1,35 @@
-import { isIP, isIPv4, isIPv6 } from "node:net";
-import { resolve } from "node:path";
 import { LOG_FORMATS, LOG_LEVELS } from "#runtime/log.ts";
+import {
+  address,
+  collectorUrl,
+  databaseUrl,
+  file,
+  folder,
+  integer,
+  issuerUrl,
+  keySet,
+  listOf,
+  oneOf,
+  optional,
+  pairs,
+  peersUrl,
+  redisUrl,
+  secretText,
+  serviceUrl,
+  share,
+  shortText,
+  webOrigin,
+  yesOrNo,
+} from "#runtime/setting-readers.ts";
+import { ConfigError, ENVIRONMENTS, readSettings, type Setting, type SettingSources, type ValuesOf } from "#runtime/settings.ts";
+
+export { ConfigError, ENVIRONMENTS, type Environment } from "#runtime/settings.ts";
 
 /** Where tables and events are. Production stores are MariaDB or MySQL, and Redis. */
 export const STORES = ["embedded", "production"] as const;
 
 /** Who tries failed calls between processes again. */
 export const RETRIES = ["client", "mesh"] as const;
-
-/** Where a process runs. Development has an embedded default for everything; production falls back to nothing. */
-export const ENVIRONMENTS = ["development", "production"] as const;
-/** Where a process runs. */
-export type Environment = (typeof ENVIRONMENTS)[number];
-
-interface Setting<T> {
-  /** The variable of the environment; the flag is made from the setting's name. */
-  readonly variable: string;
-  /** What stands for the value in the help. A setting without is a switch: `--seed`, `--no-seed`. */
-  readonly shown?: string;
-  /** The default as one would write it. */
-  readonly initial: string | Readonly<Record<Environment, string>>;
-  readonly meaning: string;
-  /** Whether it holds a password, which no message repeats. */
-  readonly secret?: boolean;
-  /** Reads what was written, or throws what is allowed, as the end of a sentence. */
-  read(text: string): T;
-}
 
 /** Every setting there is. The help, the types and the checks derive from this table. */
 const SETTINGS = {
@@ -116,12 +120,56 @@ const SETTINGS = {
     meaning: "the folder of the keys, the same for all processes; keys in the data folder unless named",
     read: optional(folder),
   },
+  issuer: {
+    variable: "SOUK_ISSUER",
+    shown: "URL",
+    initial: "",
+    meaning:
+      "the OpenID provider that signs accounts' tokens, exactly as they name it (iss); keys of our own sign them unless named",
+    read: optional(issuerUrl),
+  },
+  issuerAudience: {
+    variable: "SOUK_ISSUER_AUDIENCE",
+    shown: "NAME",
+    initial: "souk",
+    meaning: "whom the provider's tokens must be for (aud)",
+    read: shortText,
+  },
+  issuerJwks: {
+    variable: "SOUK_ISSUER_JWKS",
+    shown: "URL",
+    initial: "",
+    meaning: "where the provider's keys are, or the keys themselves as JSON; the provider's own document says where unless named",
+    read: optional(keySet),
+  },
+  issuerRolesClaim: {
+    variable: "SOUK_ISSUER_ROLES_CLAIM",
+    shown: "NAME",
+    initial: "roles",
+    meaning: 'the claim that lists an account\'s roles, such as realm_access.roles; operators have "operator" there',
+    read: shortText,
+  },
+  processor: {
+    variable: "SOUK_PROCESSOR",
+    shown: "URL",
+    initial: "",
+    meaning: "the payment processor, by the contract of docs/processor.md; a simulated one in this process unless named",
+    read: optional(serviceUrl),
+  },
+  processorToken: {
+    variable: "SOUK_PROCESSOR_TOKEN",
+    shown: "TEXT",
+    initial: "",
+    meaning: "what the processor knows us by, sent as a bearer token",
+    secret: true,
+    read: optional(secretText),
+  },
   simulatorFile: {
     variable: "SOUK_SIMULATOR_FILE",
     shown: "FILE",
     initial: "",
     meaning:
-      "the simulated processor's books, the same for all processes with payment; processor.db in the data folder unless named",
+      "the books of the simulated processor, the same for all processes with payment; processor.db in the data folder unless named",
     read: optional(file),
   },
   migrate: {
@@ -230,16 +278,23 @@ const SETTINGS = {
   },
 } satisfies Readonly<Record<string, Setting<unknown>>>;
 
-/** Variables of the tools beside the server. They are no mistake, and not ours to read. */
+/** Variables of the tools and programs beside the server. They are no mistake, and not ours to read. */
 const TOOLS_VARIABLES = new Set([
   "SOUK_TOKEN",
   "SOUK_URL",
   "SOUK_LANDED_REF",
   "SOUK_PROOF_ROUNDS",
   "SOUK_PROOF_SEED",
+  "SOUK_SIMULATOR_LATENCY_MS",
   "SOUK_TEST_MYSQL_URL",
   "SOUK_TEST_REDIS_URL",
   "SOUK_TEST_STORE",
+]);
+
+/** The variables of the server and its tools, which another program beside them finds in its environment and leaves alone. */
+export const SERVER_VARIABLES: ReadonlySet<string> = new Set([
+  ...Object.values(SETTINGS).map(({ variable }) => variable),
+  ...TOOLS_VARIABLES,
 ]);
 
 /** What OpenTelemetry lets one choose and there is no choice of here: another value would be told of nowhere. */
@@ -248,15 +303,7 @@ const FIXED_VARIABLES: ReadonlyMap<string, { readonly value: string; readonly wh
   ["OTEL_TRACES_SAMPLER", { value: "parentbased_traceidratio", why: "OTEL_TRACES_SAMPLER_ARG is the share, and 1 is all" }],
 ]);
 
-/** What production needs in place of each embedded part, none of which it ever falls back to. */
-const EMBEDDED_PARTS = [
-  "tables in MySQL or MariaDB (SOUK_DATABASE_URL)",
-  "events and caches in Redis (SOUK_REDIS_URL)",
-  "an OpenID provider to sign in with (SOUK_ISSUER)",
-  "a payment processor (SOUK_PROCESSOR)",
-] as const;
-
-type Values = { -readonly [Name in keyof typeof SETTINGS]: ReturnType<(typeof SETTINGS)[Name]["read"]> };
+type Values = ValuesOf<typeof SETTINGS>;
 
 /** What a process was told, read once at its start. */
 export type Config = Readonly<Values> & {
@@ -264,18 +311,12 @@ export type Config = Readonly<Values> & {
   readonly services: readonly string[];
 };
 
-/** A sentence, or several, that say which setting is wrong, why, and what is allowed. Printed as it is, without a stack. */
-export class ConfigError extends Error {
-  override readonly name = "ConfigError";
-}
-
 /** Where settings come from. */
-export interface ConfigSources {
-  /** The arguments after the program's name. */
-  readonly argv: readonly string[];
-  readonly env: Readonly<Record<string, string | undefined>>;
+export interface ConfigSources extends SettingSources {
   /** The names of all services there are. */
   readonly services: readonly string[];
+  /** Whether nothing but the tables is to be worked on: then nothing else is needed. */
+  readonly tablesOnly?: boolean;
 }
 
 /**
@@ -283,29 +324,70 @@ export interface ConfigSources {
  * Throws ConfigError with everything that is wrong at once.
  */
 export function readConfig(sources: ConfigSources): { readonly config: Config } | { readonly help: string } {
-  const problems: string[] = [];
-  const { flags, services, help } = readArguments(sources, problems);
-  if (help) {
-    return { help: helpText(sources.services) };
-  }
-  checkVariables(sources.env, problems);
-  const environment = readOne("env", sources, flags, "development", problems) ?? "development";
-  const values: Record<string, unknown> = {};
-  for (const name of Object.keys(SETTINGS) as (keyof typeof SETTINGS)[]) {
-    values[name] = name === "env" ? environment : readOne(name, sources, flags, environment, problems);
-  }
+  const all = sources.services;
+  const usage = `usage: npm start -- [settings] [services]\n\nservices: ${all.join(", ")}; all of them unless named`;
+  const written = readSettings({ settings: SETTINGS, usage, services: all, others: TOOLS_VARIABLES }, sources);
+  if ("help" in written) return written;
+  const { values, problems } = written;
+  checkFixed(sources.env, problems);
   if (values.databaseUrl !== undefined || values.redisUrl !== undefined) values.stores = "production";
-  if (problems.length === 0 && environment === "production") {
-    problems.push(
-      `SOUK_ENV is production, and production never falls back to an embedded part. It needs:\n${EMBEDDED_PARTS.map((part) => `  - ${part}`).join("\n")}\nThis version has no more than the first two: start it with SOUK_ENV=development.`,
-    );
+  const chosen = written.services.length === 0 ? all : all.filter((name) => written.services.includes(name));
+  if (problems.length === 0) {
+    if (values.env === "production") checkProduction(values, sources.tablesOnly ? [] : chosen, problems);
+    checkOutside(values, problems);
   }
-  const chosen = services.length === 0 ? sources.services : sources.services.filter((name) => services.includes(name));
-  checkPartial(sources.services, chosen, values as Values, problems);
+  checkPartial(all, chosen, values, problems);
   if (problems.length > 0) {
     throw new ConfigError(problems.join("\n"));
   }
-  return { config: { ...(values as Values), services: chosen } };
+  return { config: { ...values, services: chosen } };
+}
+
+function checkFixed(env: ConfigSources["env"], problems: string[]): void {
+  for (const [name, { value, why }] of FIXED_VARIABLES) {
+    const given = env[name];
+    if (given && given !== value) problems.push(`${name} is "${given.slice(0, 100)}", but there is only ${value}: ${why}.`);
+  }
+}
+
+/** What production needs in place of each embedded part, none of which it ever falls back to. */
+function checkProduction(values: Values, services: readonly string[], problems: string[]): void {
+  const lacks = [
+    values.databaseUrl === undefined && "tables in MySQL or MariaDB: name them in SOUK_DATABASE_URL",
+    services.length > 0 && values.redisUrl === undefined && "events and caches in Redis: name it in SOUK_REDIS_URL",
+    services.length > 0 && values.issuer === undefined && "an OpenID provider to sign in with: name it in SOUK_ISSUER",
+    services.includes("payment") && values.processor === undefined && "a payment processor: name it in SOUK_PROCESSOR",
+  ].filter((each) => each !== false);
+  if (lacks.length > 0) {
+    const list = lacks.map((each) => `  - ${each}`).join("\n");
+    problems.push(
+      `SOUK_ENV is production, and production never falls back to an embedded part. It lacks:\n${list}\nTo try things out, start it with SOUK_ENV=development.`,
+    );
+  }
+  if (values.simulatorFile !== undefined) {
+    problems.push("SOUK_SIMULATOR_FILE is set and SOUK_ENV is production, which takes no simulated processor. Leave it out.");
+  }
+  const keysUrl = values.issuerJwks !== undefined && "url" in values.issuerJwks ? values.issuerJwks.url : undefined;
+  for (const [name, url] of [
+    ["SOUK_ISSUER", values.issuer],
+    ["SOUK_ISSUER_JWKS", keysUrl],
+  ]) {
+    if (url !== undefined && !url.startsWith("https://")) {
+      problems.push(
+        `${name} is "${url}" and SOUK_ENV is production: keys that arrive in the clear may be anybody's. Use https://.`,
+      );
+    }
+  }
+}
+
+/** What belongs together of the parts outside. */
+function checkOutside(values: Values, problems: string[]): void {
+  if (values.issuerJwks !== undefined && values.issuer === undefined) {
+    problems.push("SOUK_ISSUER_JWKS has the keys of a provider that is not named: name it in SOUK_ISSUER.");
+  }
+  if (values.simulatorFile !== undefined && values.processor !== undefined) {
+    problems.push("SOUK_PROCESSOR and SOUK_SIMULATOR_FILE name two processors, and payments have one. Leave one of them out.");
+  }
 }
 
 /** What a process needs that runs some of the services only. */
@@ -333,292 +415,4 @@ function checkPartial(all: readonly string[], chosen: readonly string[], values:
       `${only}, and processes with keys of their own refuse each other's tokens. Name in SOUK_KEYS_DIR a folder that all of them read.`,
     );
   }
-}
-
-type Flags = ReadonlyMap<string, { readonly text: string; readonly written: string }>;
-
-function readArguments(sources: ConfigSources, problems: string[]): { flags: Flags; services: string[]; help: boolean } {
-  const flags = new Map<string, { text: string; written: string }>();
-  const services: string[] = [];
-  const known = new Map(Object.keys(SETTINGS).map((name) => [flagOf(name), name]));
-  const rest = [...sources.argv];
-  let help = false;
-  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
-    if (word === "--help" || word === "-h") {
-      help = true;
-      continue;
-    }
-    if (!word.startsWith("-")) {
-      if (sources.services.includes(word)) services.push(word);
-      else
-        problems.push(
-          `There is no service "${word}".${suggestion(word, sources.services)} There are: ${sources.services.join(", ")}.`,
-        );
-      continue;
-    }
-    const [flag, attached] = split(word);
-    const name = known.get(flag) ?? known.get(flag.replace(/^--no-/, "--"));
-    const isSwitch = name !== undefined && settingOf(name).shown === undefined;
-    if (name === undefined || (flag.startsWith("--no-") && (!isSwitch || attached !== undefined))) {
-      problems.push(`There is no flag ${flag}.${suggestion(flag, [...known.keys(), "--help"])} --help lists all.`);
-      continue;
-    }
-    const text = isSwitch ? (attached ?? String(!flag.startsWith("--no-"))) : (attached ?? rest.shift());
-    if (text === undefined) problems.push(`${flag} needs a value: ${flag} ${settingOf(name).shown}.`);
-    else flags.set(name, { text, written: flag });
-  }
-  return { flags, services, help };
-}
-
-function split(word: string): [flag: string, attached: string | undefined] {
-  const at = word.indexOf("=");
-  return at < 0 ? [word, undefined] : [word.slice(0, at), word.slice(at + 1)];
-}
-
-function checkVariables(env: ConfigSources["env"], problems: string[]): void {
-  const known = Object.values(SETTINGS).map(({ variable }) => variable as string);
-  for (const name of Object.keys(env)) {
-    if (name.startsWith("SOUK_") && !known.includes(name) && !TOOLS_VARIABLES.has(name)) {
-      problems.push(`There is no setting ${name}.${suggestion(name, known)} --help lists all.`);
-    }
-  }
-  for (const [name, { value, why }] of FIXED_VARIABLES) {
-    const given = env[name];
-    if (given && given !== value) problems.push(`${name} is "${given.slice(0, 100)}", but there is only ${value}: ${why}.`);
-  }
-}
-
-function readOne<Name extends keyof typeof SETTINGS>(
-  name: Name,
-  { env }: ConfigSources,
-  flags: Flags,
-  environment: Environment,
-  problems: string[],
-): Values[Name] | undefined {
-  const setting: Setting<unknown> = SETTINGS[name];
-  const flag = flags.get(name);
-  // To OpenTelemetry a variable that is empty is not set.
-  const given = env[setting.variable] === "" && setting.variable.startsWith("OTEL_") ? undefined : env[setting.variable];
-  const text = flag?.text ?? given ?? initialOf(setting, environment);
-  try {
-    return setting.read(text.trim()) as Values[Name];
-  } catch (error) {
-    const written = flag?.written ?? setting.variable;
-    const shown = setting.secret ? `${written} is refused:` : `${written} is "${text.slice(0, 100)}", but`;
-    problems.push(`${shown} ${(error as Error).message}.`);
-    return undefined;
-  }
-}
-
-function helpText(services: readonly string[]): string {
-  const rows = Object.keys(SETTINGS).map((name) => {
-    const setting = settingOf(name);
-    const flag =
-      setting.shown === undefined ? `${flagOf(name)}, --no-${flagOf(name).slice(2)}` : `${flagOf(name)} ${setting.shown}`;
-    return { flag, setting };
-  });
-  const width = Math.max(...rows.map(({ flag }) => flag.length));
-  const lines = rows.map(
-    ({ flag, setting }) =>
-      `  ${flag.padEnd(width)}  ${setting.meaning}\n  ${" ".repeat(width)}  ${setting.variable}, ${initialText(setting)}`,
-  );
-  return [
-    "usage: npm start -- [settings] [services]",
-    "",
-    `services: ${services.join(", ")}; all of them unless named`,
-    "",
-    ...lines,
-    "",
-    "A flag wins over a variable of the environment, a variable over the default.",
-    "",
-  ].join("\n");
-}
-
-function initialText({ initial }: Setting<unknown>): string {
-  if (typeof initial === "string") return initial === "" ? "not set by default" : `${initial} by default`;
-  const { development, production } = initial;
-  return `${development || "not set"} in development, ${production || "not set"} in production`;
-}
-
-function initialOf({ initial }: Setting<unknown>, environment: Environment): string {
-  return typeof initial === "string" ? initial : initial[environment];
-}
-
-function settingOf(name: string): Setting<unknown> {
-  return SETTINGS[name as keyof typeof SETTINGS];
-}
-
-function flagOf(name: string): string {
-  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-}
-
-function oneOf<const T extends readonly string[]>(allowed: T): (text: string) => T[number] {
-  return (text) => {
-    if (allowed.includes(text)) return text as T[number];
-    throw new Error(`it must be one of ${allowed.join(", ")}`);
-  };
-}
-
-function integer(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    if (value >= least && value <= most) return value;
-    throw new Error(`it must be a whole number from ${least} to ${most}`);
-  };
-}
-
-function yesOrNo(text: string): boolean {
-  if (text === "true" || text === "false") return text === "true";
-  throw new Error("it must be true or false");
-}
-
-function address(text: string): string {
-  if (isIP(text) !== 0 || text === "localhost") return text;
-  throw new Error("it must be an IP address of this machine, or localhost");
-}
-
-function folder(text: string): string {
-  if (text === "" || text.includes("\0")) throw new Error("it must be the path of a folder");
-  return resolve(text);
-}
-
-function file(text: string): string {
-  if (text.endsWith("/") || text.includes("\0")) throw new Error("it must be the path of a file");
-  return resolve(text);
-}
-
-function webOrigin(text: string): string {
-  const url = URL.parse(text);
-  if (
-    url !== null &&
-    /^https?:$/.test(url.protocol) &&
-    url.pathname === "/" &&
-    url.search === "" &&
-    url.hash === "" &&
-    url.username === ""
-  ) {
-    return url.origin;
-  }
-  throw new Error("it must be the origin of a web address, such as https://shop.example");
-}
-
-function databaseUrl(text: string): string {
-  const url = URL.parse(text.replaceAll("{service}", "service"));
-  if (url === null || !/^(mariadb|mysql):$/.test(url.protocol) || url.hostname === "" || url.pathname.length < 2)
-    throw new Error("it must be like mariadb://souk_{service}:password@host:3306/souk_{service}, or mysql://…");
-  if (!text.slice(text.lastIndexOf("/")).includes("{service}"))
-    throw new Error("each service has a database of its own: {service} must stand in the database's name");
-  return text;
-}
-
-function collectorUrl(text: string): string {
-  const url = URL.parse(text);
-  if (url !== null && /^https?:$/.test(url.protocol) && url.search === "" && url.hash === "" && url.username === "") {
-    return url.href.replace(/\/+$/, "");
-  }
-  throw new Error("it must be the address of a collector, such as http://otel-collector:4318, without the path of a signal");
-}
-
-/** `name=value` pairs as the OTEL_ variables write them: separated by commas, with percent escapes. */
-function pairs(text: string): Readonly<Record<string, string>> {
-  const parts = text.split(",").map((part) => part.trim());
-  return Object.fromEntries(
-    parts
-      .filter((part) => part !== "")
-      .map((part) => {
-        const [, name, value] = /^([\w.\-/]+)\s*=\s*(.*)$/.exec(part) ?? [];
-        try {
-          if (name !== undefined) return [name, decodeURIComponent(value as string)];
-        } catch {
-          // A percent sign that escapes nothing.
-        }
-        throw new Error("it must be like name=value,name=value, with %2C for a comma in a value");
-      }),
-  );
-}
-
-function share(text: string): number {
-  const value = /^(0|1|[01]?\.\d{1,9})$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= 0 && value <= 1) return value;
-  throw new Error("it must be a number from 0 to 1");
-}
-
-function shortText(text: string): string {
-  if (/^[\w.\-/ ]{1,100}$/.test(text)) return text;
-  throw new Error("it must be letters, digits, dots and hyphens, at most 100");
-}
-
-function redisUrl(text: string): string {
-  if (/^rediss?(\+sentinel|\+cluster)?:\/\/[^/]/.test(text)) return text;
-  throw new Error("it must be like redis://:password@host:6379");
-}
-
-/** Where each service is reached, from a pattern for all or a list; several places of one are separated by spaces. */
-function peersUrl(text: string): (service: string) => string | undefined {
-  const refuse = (): never => {
-    throw new Error(
-      "it must be like http://souk-{service}:8080, or a list like order=http://10.0.0.1:8080,payment=http://10.0.0.2:8080",
-    );
-  };
-  const places = (urls: string[]): string => {
-    const hosts = urls.map((url) => new URL(url).hostname.replace(/^\[|\]$/g, ""));
-    if (urls.length > 1 && !hosts.every(isIPv4) && !hosts.every(isIPv6)) {
-      throw new Error(
-        "several places of one service are separated by spaces and named by IP addresses; otherwise give one name with several addresses",
-      );
-    }
-    return urls.join(" ");
-  };
-  const origin = (url: string): string => {
-    try {
-      return webOrigin(url);
-    } catch {
-      return refuse();
-    }
-  };
-  if (!text.includes("=")) {
-    if (!text.includes("{service}")) refuse();
-    origin(text.replaceAll("{service}", "service"));
-    return (service) => webOrigin(text.replaceAll("{service}", service));
-  }
-  const named = new Map(
-    text.split(",").map((part) => {
-      const [, name, url] = /^\s*([a-z]+)=(.+?)\s*$/.exec(part) ?? refuse();
-      return [name as string, places((url as string).split(/\s+/).map(origin))];
-    }),
-  );
-  return (service) => named.get(service);
-}
-
-function optional<T>(read: (text: string) => T): (text: string) => T | undefined {
-  return (text) => (text === "" ? undefined : read(text));
-}
-
-function listOf<T>(read: (text: string) => T): (text: string) => readonly T[] {
-  return (text) =>
-    text
-      .split(",")
-      .map((part) => part.trim())
-      .filter((part) => part !== "")
-      .map(read);
-}
-
-/** " Did you mean …?" when something allowed is close to what was written. */
-function suggestion(written: string, allowed: readonly string[]): string {
-  const [closest] = allowed.map((word) => ({ word, distance: distanceOf(written, word) })).sort((a, b) => a.distance - b.distance);
-  return closest !== undefined && closest.distance <= Math.max(2, written.length / 4) ? ` Did you mean ${closest.word}?` : "";
-}
-
-/** How many letters differ: the edit distance of Levenshtein. */
-function distanceOf(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] as number;
 }

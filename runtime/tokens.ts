@@ -1,6 +1,7 @@
-import { createPublicKey, hash, randomBytes } from "node:crypto";
+import { createHash, createPublicKey, hash, randomBytes } from "node:crypto";
 import { chmod, link, mkdir, open, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { ConnectError } from "@connectrpc/connect";
 import {
   type CryptoKey,
   errors,
@@ -14,8 +15,8 @@ import {
 } from "jose";
 import { failure, TOKEN_EXPIRED, TOKEN_INVALID } from "#runtime/errors.ts";
 
-/** The only signature algorithm accepted: ECDSA on P-256 with SHA-256. */
-const ALGORITHM = "ES256";
+/** The signature algorithm of our own tokens, and the only one accepted of them: ECDSA on P-256 with SHA-256. */
+export const ALGORITHM = "ES256";
 /** The issuer of the built-in tokens. */
 export const ISSUER = "souk";
 /** The audience of account tokens. */
@@ -23,7 +24,7 @@ export const ACCOUNT_AUDIENCE = "souk";
 /** The audience of service tokens: an account token is never taken for one, nor the other way round. */
 export const SERVICE_AUDIENCE = "souk-services";
 /** The `typ` of account tokens (RFC 9068). */
-const ACCOUNT_TYPE = "at+jwt";
+export const ACCOUNT_TYPE = "at+jwt";
 /** The `typ` of service tokens. */
 const SERVICE_TYPE = "souk-service+jwt";
 /** How long a service token lives. A new one is made at half of it. */
@@ -45,14 +46,18 @@ export interface KeyPair {
   readonly publicKey: CryptoKey;
 }
 
-/** The secrets of an embedded installation. */
-export interface Keys {
-  /** Signs account tokens, in place of an OpenID provider. */
-  readonly accounts: KeyPair;
+/** The secrets that the processes of an installation share. */
+export interface ServiceKeys {
   /** Signs service tokens. */
   readonly services: KeyPair;
   /** Authenticates page tokens; 32 bytes. */
   readonly pageTokens: Uint8Array;
+}
+
+/** The secrets of an installation that needs no OpenID provider. */
+export interface Keys extends ServiceKeys {
+  /** Signs account tokens, in place of an OpenID provider. */
+  readonly accounts: KeyPair;
 }
 
 /**
@@ -61,10 +66,24 @@ export interface Keys {
  *
  * @throws Error a sentence, when a key is missing and cannot be made.
  */
-export async function loadOrCreateKeys(dir: string): Promise<Keys> {
+export function loadOrCreateKeys(dir: string): Promise<Keys> {
+  return within(dir, async () => ({ ...(await accountKeyIn(dir)), ...(await serviceKeysIn(dir)) }));
+}
+
+/** The same without the key of account tokens, for where an OpenID provider signs them. */
+export function loadOrCreateServiceKeys(dir: string): Promise<ServiceKeys> {
+  return within(dir, () => serviceKeysIn(dir));
+}
+
+/** The key of account tokens alone, for who signs them and does nothing else. */
+export function loadOrCreateAccountKey(dir: string): Promise<Pick<Keys, "accounts">> {
+  return within(dir, () => accountKeyIn(dir));
+}
+
+async function within<T>(dir: string, read: () => Promise<T>): Promise<T> {
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    return await keysIn(dir);
+    return await read();
   } catch (cause) {
     if (!isForbidden(cause)) throw cause;
     throw new Error(`There are no keys in ${dir}, and none can be made there: ${(cause as Error).message}.`, { cause });
@@ -75,9 +94,12 @@ function isForbidden(error: unknown): boolean {
   return ["EACCES", "EPERM", "EROFS"].includes((error as NodeJS.ErrnoException).code ?? "");
 }
 
-async function keysIn(dir: string): Promise<Keys> {
+async function accountKeyIn(dir: string): Promise<Pick<Keys, "accounts">> {
+  return { accounts: await loadOrCreatePair(join(dir, "accounts.pem")) };
+}
+
+async function serviceKeysIn(dir: string): Promise<ServiceKeys> {
   return {
-    accounts: await loadOrCreatePair(join(dir, "accounts.pem")),
     services: await loadOrCreatePair(join(dir, "services.pem")),
     pageTokens: Buffer.from(
       await loadOrCreate(join(dir, "page-tokens.key"), async () => randomBytes(32).toString("base64url")),
@@ -137,16 +159,27 @@ export interface AccountClaims {
   readonly operator: boolean;
 }
 
-/** Signs a token for an account. It lives an hour unless told otherwise; `ttlMs` may be negative in tests. */
-export async function signAccountToken(
-  keys: Pick<Keys, "accounts">,
-  claims: { accountId: string; operator?: boolean; ttlMs?: number },
-): Promise<string> {
+/** What an account's token is to say. */
+export interface AccountTokenFields {
+  readonly accountId: string;
+  readonly operator?: boolean;
+  /** How long it lives; an hour unless given. May be negative in tests. */
+  readonly ttlMs?: number;
+  /** Who says so and to whom; `souk` both unless given. */
+  readonly issuer?: string;
+  readonly audience?: string;
+  /** Names the key, where its public half is one of several. */
+  readonly keyId?: string;
+}
+
+/** Signs a token for an account. */
+export async function signAccountToken(keys: Pick<Keys, "accounts">, claims: AccountTokenFields): Promise<string> {
   const expiry = Math.floor((Date.now() + (claims.ttlMs ?? 3_600_000)) / 1000);
+  const header = { alg: ALGORITHM, typ: ACCOUNT_TYPE, ...(claims.keyId !== undefined && { kid: claims.keyId }) };
   return new SignJWT(claims.operator ? { roles: ["operator"] } : {})
-    .setProtectedHeader({ alg: ALGORITHM, typ: ACCOUNT_TYPE })
-    .setIssuer(ISSUER)
-    .setAudience(ACCOUNT_AUDIENCE)
+    .setProtectedHeader(header)
+    .setIssuer(claims.issuer ?? ISSUER)
+    .setAudience(claims.audience ?? ACCOUNT_AUDIENCE)
     .setSubject(claims.accountId)
     .setIssuedAt()
     .setExpirationTime(expiry)
@@ -187,9 +220,18 @@ export interface Trust {
   readonly key: CryptoKey | JWTVerifyGetKey;
 }
 
-/** A verifier of account tokens. */
+/** The trust in somebody else's account tokens. */
+export interface ProviderTrust extends Trust {
+  readonly algorithms: readonly string[];
+  /** Reads a verified token's type and roles, or fails with TOKEN_INVALID. */
+  read(payload: Readonly<Record<string, unknown>>, type: string | undefined): { readonly operator: boolean };
+  /** The account that a subject is. */
+  accountId(subject: string): string;
+}
+
+/** A verifier of our own account tokens. */
 export function accountVerifier(trust: Trust): Verifier<AccountClaims> {
-  return verifier(trust, ACCOUNT_TYPE, (subject, payload) => {
+  return verifier({ ...trust, algorithms: [ALGORITHM], typ: ACCOUNT_TYPE }, (subject, payload) => {
     if (!ACCOUNT_ID.test(subject)) {
       throw failure(TOKEN_INVALID, { message: "The token's subject is not an account." });
     }
@@ -198,9 +240,37 @@ export function accountVerifier(trust: Trust): Verifier<AccountClaims> {
   });
 }
 
+/** A verifier of the account tokens that somebody else signs. */
+export function providerVerifier(trust: ProviderTrust): Verifier<AccountClaims> {
+  return verifier({ ...trust, typ: undefined }, (subject, payload, type) => {
+    const { operator } = trust.read(payload, type);
+    return { accountId: trust.accountId(subject), operator };
+  });
+}
+
+/** The id of the account that a subject of an issuer is: the subject where it is such an id, else made of both, the same on every machine (UUIDv5). */
+export function accountIdOf(issuer: string, subject: string): string {
+  return ACCOUNT_ID.test(subject) ? subject : nameId(nameId(URL_NAMESPACE, issuer), subject);
+}
+
+/** RFC 9562's namespace of URLs. */
+const URL_NAMESPACE = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+
+/** A name-based UUID (version 5 of RFC 9562). */
+function nameId(namespace: string, name: string): string {
+  const bytes = createHash("sha1")
+    .update(Buffer.from(namespace.replaceAll("-", ""), "hex"))
+    .update(name, "utf8")
+    .digest();
+  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x50;
+  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
+  const hex = bytes.toString("hex", 0, 16);
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
 /** A verifier of service tokens; answers the service's name. */
 export function serviceVerifier(trust: Trust): Verifier<string> {
-  return verifier(trust, SERVICE_TYPE, (subject) => {
+  return verifier({ ...trust, algorithms: [ALGORITHM], typ: SERVICE_TYPE }, (subject) => {
     if (!SERVICE_NAME.test(subject)) {
       throw failure(TOKEN_INVALID, { message: "The token's subject is not a service." });
     }
@@ -212,11 +282,26 @@ export function serviceVerifier(trust: Trust): Verifier<string> {
 export function embeddedVerifiers(keys: Keys): { accounts: Verifier<AccountClaims>; services: Verifier<string> } {
   return {
     accounts: accountVerifier({ issuer: ISSUER, audience: ACCOUNT_AUDIENCE, key: keys.accounts.publicKey }),
-    services: serviceVerifier({ issuer: ISSUER, audience: SERVICE_AUDIENCE, key: keys.services.publicKey }),
+    services: serviceTokenVerifier(keys),
   };
 }
 
-function verifier<Claims>(trust: Trust, typ: string, read: (subject: string, payload: Payload) => Claims): Verifier<Claims> {
+/** The verifier of the service tokens that an installation's own keys sign. */
+export function serviceTokenVerifier(keys: Pick<ServiceKeys, "services">): Verifier<string> {
+  return serviceVerifier({ issuer: ISSUER, audience: SERVICE_AUDIENCE, key: keys.services.publicKey });
+}
+
+/** What a token must be, beside well signed. */
+interface Demands extends Trust {
+  readonly algorithms: readonly string[];
+  /** Undefined leaves the type to the reader. */
+  readonly typ: string | undefined;
+}
+
+function verifier<Claims>(
+  demands: Demands,
+  read: (subject: string, payload: Payload, type: string | undefined) => Claims,
+): Verifier<Claims> {
   // A signature costs 110 µs to verify, this memory 2. The least recently used goes first; a Map keeps the order of insertion.
   const remembered = new Map<string, { claims: Claims; expireTime: number }>();
   return (token) => {
@@ -233,8 +318,8 @@ function verifier<Claims>(trust: Trust, typ: string, read: (subject: string, pay
       remembered.set(digest, known);
       return known.claims;
     }
-    return verify(trust, typ, token).then((payload) => {
-      const claims = read(payload.sub, payload);
+    return verify(demands, token).then(({ payload, type }) => {
+      const claims = read(payload.sub, payload, type);
       remembered.set(digest, { claims, expireTime: payload.exp * 1000 });
       if (remembered.size > MAX_REMEMBERED) {
         remembered.delete(remembered.keys().next().value as string);
@@ -244,27 +329,29 @@ function verifier<Claims>(trust: Trust, typ: string, read: (subject: string, pay
   };
 }
 
-async function verify(trust: Trust, typ: string, token: string): Promise<Payload> {
+async function verify(demands: Demands, token: string): Promise<{ payload: Payload; type: string | undefined }> {
+  const { key, issuer, audience, typ } = demands;
   const options = {
-    algorithms: [ALGORITHM],
-    issuer: trust.issuer,
-    audience: trust.audience,
-    typ,
+    algorithms: [...demands.algorithms],
+    issuer,
+    audience,
+    ...(typ !== undefined && { typ }),
     requiredClaims: ["sub", "exp", "iat"],
     clockTolerance: CLOCK_TOLERANCE_S,
   };
   try {
-    const { key } = trust;
-    const { payload } = typeof key === "function" ? await jwtVerify(token, key, options) : await jwtVerify(token, key, options);
-    return payload as Payload;
+    const { payload, protectedHeader } =
+      typeof key === "function" ? await jwtVerify(token, key, options) : await jwtVerify(token, key, options);
+    return { payload: payload as Payload, type: protectedHeader.typ };
   } catch (cause) {
+    // Whoever gives the keys says so itself when it cannot.
+    if (cause instanceof ConnectError) throw cause;
     throw failure(cause instanceof errors.JWTExpired ? TOKEN_EXPIRED : TOKEN_INVALID, { cause });
   }
 }
 
-/** What `verify` has made sure of, and the roles, which it has not. */
-interface Payload {
+/** What `verify` has made sure of, and all else, of which it has not. */
+interface Payload extends Readonly<Record<string, unknown>> {
   readonly sub: string;
   readonly exp: number;
-  readonly roles?: unknown;
 }

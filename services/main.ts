@@ -1,17 +1,26 @@
 // The program: `node services/main.ts [settings] [services]`.
 
 import { join } from "node:path";
+import type { Verifiers } from "#runtime/access.ts";
 import { type Clock, systemClock } from "#runtime/clock.ts";
 import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
 import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
+import { openIssuer } from "#runtime/issuer.ts";
 import { createLog, type Log } from "#runtime/log.ts";
 import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import { metricsPage } from "#runtime/telemetry/metrics-page.ts";
 import { openTelemetry, type Telemetry } from "#runtime/telemetry/telemetry.ts";
 import { traceFields } from "#runtime/telemetry/traces.ts";
-import { embeddedVerifiers, type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
+import {
+  embeddedVerifiers,
+  type Keys,
+  loadOrCreateKeys,
+  loadOrCreateServiceKeys,
+  type ServiceKeys,
+  serviceTokenVerifier,
+} from "#runtime/tokens.ts";
 import { type Marketplace, openMarketplace, SERVICES } from "./marketplace.ts";
 
 export { SERVICES };
@@ -21,7 +30,8 @@ const REDIS_WAIT_MS = 5_000;
 /** A process that serves. */
 export interface Running {
   readonly url: string;
-  readonly keys: Keys;
+  /** The key of account tokens is among them where no provider signs these. */
+  readonly keys: ServiceKeys & Partial<Keys>;
   readonly marketplace: Marketplace;
   readonly log: Log;
   /** Drains and ends: not ready, GOAWAY, calls in flight, jobs, events, databases. */
@@ -60,6 +70,8 @@ export async function run(
 ): Promise<Running> {
   const watches = config.metrics || config.otlpEndpoint !== undefined;
   const log = createLog({ level: config.logLevel, format: config.logFormat, fields: watches ? traceFields : undefined });
+  if (config.processor !== undefined)
+    throw new Error("SOUK_PROCESSOR is set, and as yet payments are with the simulated processor only.");
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
@@ -71,7 +83,7 @@ export async function run(
     const stores = config.stores === "production" ? await productionStores(config) : undefined;
     if (stores) undo.push(() => stores.stop());
     if (stores?.redisUrl) await checkRedis(stores.redisUrl, log);
-    const keys = await loadOrCreateKeys(config.keysDir ?? join(config.dataDir, "keys"));
+    const { keys, verifiers } = await identities(config, log);
     const health = createHealth();
     let server: Server | undefined;
     const baseUrl = () => config.publicUrl ?? server?.url ?? "";
@@ -85,6 +97,7 @@ export async function run(
       retries: config.retries === "client",
       simulatorFile: config.simulatorFile,
       keys,
+      verifiers,
       clock,
       log,
       baseUrl,
@@ -95,7 +108,6 @@ export async function run(
     telemetry?.watch(marketplace.modules.flatMap(({ database }) => database ?? []));
     const { port, host, corsOrigins, drainMs, drainDelayMs } = config;
     const limits = { maxConnectionAgeMs: config.connectionAgeMs };
-    const verifiers = embeddedVerifiers(keys);
     const reflection = config.env !== "production";
     const { modules, inner } = marketplace;
     const metrics = telemetry && config.metrics ? metricsPage(telemetry, log) : undefined;
@@ -122,6 +134,20 @@ export async function run(
     await stop();
     throw error;
   }
+}
+
+/** The keys of this installation, and what tokens are checked with: those keys, or an OpenID provider's where one is named. */
+async function identities(config: Config, log: Log): Promise<{ keys: Running["keys"]; verifiers: Verifiers }> {
+  const folder = config.keysDir ?? join(config.dataDir, "keys");
+  if (config.issuer === undefined) {
+    const keys = await loadOrCreateKeys(folder);
+    return { keys, verifiers: embeddedVerifiers(keys) };
+  }
+  const keys = await loadOrCreateServiceKeys(folder);
+  const { issuer, issuerAudience: audience, issuerJwks: jwks, issuerRolesClaim: rolesClaim } = config;
+  const provider = openIssuer({ issuer, audience, jwks, rolesClaim, log });
+  await provider.ready();
+  return { keys, verifiers: { accounts: provider.accounts, services: serviceTokenVerifier(keys) } };
 }
 
 function telemetryOf(config: Config, log: Log): Telemetry {

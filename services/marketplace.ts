@@ -10,6 +10,7 @@ import { MaintenanceService, OpsService } from "#gen/marketplace/ops/v1/ops_pb.t
 import { OrderService } from "#gen/marketplace/order/v1/order_pb.ts";
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
+import type { Verifiers } from "#runtime/access.ts";
 import { cacheStores } from "#runtime/cache/stores.ts";
 import { type Clients, createDirectory, type Directory } from "#runtime/clients.ts";
 import type { Clock } from "#runtime/clock.ts";
@@ -26,7 +27,7 @@ import { type PageTokens, pageTokens } from "#runtime/pages.ts";
 import { openPeers, type Peers } from "#runtime/peers.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
-import { embeddedVerifiers, type Keys, serviceTokens } from "#runtime/tokens.ts";
+import { type ServiceKeys, serviceTokens } from "#runtime/tokens.ts";
 import { account } from "./account/service.ts";
 import { catalog } from "./catalog/service.ts";
 import { inventory } from "./inventory/service.ts";
@@ -83,7 +84,9 @@ export interface MarketplaceOptions {
   readonly retries?: boolean | undefined;
   /** The simulated processor's books; in `dataDir` unless given. */
   readonly simulatorFile?: string | undefined;
-  readonly keys: Keys;
+  readonly keys: ServiceKeys;
+  /** What the tokens of calls in memory are checked with. */
+  readonly verifiers: Verifiers;
   readonly clock: Clock;
   readonly log: Log;
   /** Where people reach the server: the beginning of the pages they are sent to. Asked for when a page is needed. */
@@ -112,8 +115,8 @@ export interface Marketplace {
 
 /** Opens the databases of the services, bringing their tables up to date, and wires them. Nothing runs by itself before `start`. */
 export async function openMarketplace(options: MarketplaceOptions): Promise<Marketplace> {
-  const { keys, clock, log, services = SERVICES, redisUrl, observer } = options;
-  const directory = createDirectory({ verifiers: embeddedVerifiers(keys), log, observer });
+  const { keys, verifiers, clock, log, services = SERVICES, redisUrl, observer } = options;
+  const directory = createDirectory({ verifiers, log, observer });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
   const closing: (() => void)[] = [];
   const part = (service: string) => ({

@@ -145,7 +145,8 @@ async function work(migrations: Migrations, service: string, { command, whose, b
 
 async function migrate(argv: readonly string[]): Promise<void> {
   const wanted = readWanted(argv);
-  const read = wanted === "help" ? undefined : readConfig({ argv: wanted.settings, env: process.env, services: [...ALL, "ops"] });
+  const services = [...ALL, "ops"];
+  const read = wanted === "help" ? undefined : readConfig({ argv: wanted.settings, env: process.env, services, tablesOnly: true });
   if (wanted === "help" || read === undefined || "help" in read) {
     process.stdout.write(HELP);
     return;

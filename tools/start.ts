@@ -17,11 +17,13 @@ async function seedOnce({ marketplace, keys }: Running, { dataDir, seed: wanted,
   const file = path.join(dataDir, SEEDED_FILE);
   // One process of several starts before the others answer.
   if (!wanted || existsSync(file) || services.length < SERVICES.length) return "";
+  const { accounts: key } = keys;
+  if (key === undefined) return "No demo accounts and listings: who signs in is the provider's matter. ";
   const signedIn =
     (account: DemoAccount): Interceptor =>
     (next) =>
     async (request) => {
-      request.header.set("authorization", `Bearer ${await signAccountToken(keys, account)}`);
+      request.header.set("authorization", `Bearer ${await signAccountToken({ accounts: key }, account)}`);
       return next(request);
     };
   const seeded = await seed((account, service) =>

@@ -8,7 +8,7 @@ import { RedisStore } from "#runtime/cache/redis-store.ts";
 import { systemClock } from "#runtime/clock.ts";
 import { newId } from "#runtime/ids.ts";
 import { openRedis, type RedisClient, redisReady } from "#runtime/redis.ts";
-import { type Keys, temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, type Keys, temporaryKeys } from "#runtime/tokens.ts";
 import { kept } from "../../services/catalog/public-view.ts";
 import { type Marketplace, openMarketplace } from "../../services/marketplace.ts";
 import type { PrivateServer } from "../../tools/stores/private.ts";
@@ -37,6 +37,7 @@ describe("reads and purchases with listings remembered in Redis", () => {
       dataDir: undefined,
       redisUrl: redis.url,
       keys,
+      verifiers: embeddedVerifiers(keys),
       clock: systemClock,
       log: quietLog,
       baseUrl: () => "http://localhost:8080",

@@ -4,7 +4,7 @@ import { createConnection } from "mysql2/promise";
 import { ACCOUNT_HEADER } from "#runtime/access.ts";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
 import { type PageValue, pageTokens } from "#runtime/pages.ts";
-import { temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, temporaryKeys } from "#runtime/tokens.ts";
 import { type Marketplace, openMarketplace } from "../../services/marketplace.ts";
 import { startMariadb } from "../../tools/stores/mariadb.ts";
 import { startRedis } from "../../tools/stores/redis.ts";
@@ -77,6 +77,7 @@ async function open(undo: (() => Promise<unknown>)[], stop: () => Promise<void>)
     databaseUrl: (service) => urls.get(service) ?? "",
     redisUrl: redis.url,
     keys,
+    verifiers: embeddedVerifiers(keys),
     clock,
     log: quietLog,
     baseUrl: () => "http://localhost",

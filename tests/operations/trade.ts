@@ -6,6 +6,7 @@ import { type Order, OrderService, type PlaceOrderRequestSchema } from "#gen/mar
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { manualClock } from "#runtime/clock.ts";
 import { newId } from "#runtime/ids.ts";
+import { embeddedVerifiers } from "#runtime/tokens.ts";
 import { openMarketplace } from "../../services/marketplace.ts";
 import { quietLog } from "../support/database.ts";
 import { type Identity, signedIn } from "../support/server.ts";
@@ -133,6 +134,7 @@ export async function openStall({ keys, dataDir, databaseUrl, redisUrl }: Drill)
     databaseUrl,
     redisUrl,
     keys,
+    verifiers: embeddedVerifiers(keys),
     clock: manualClock(),
     log: quietLog,
     baseUrl: () => "http://localhost:8080",

@@ -76,9 +76,17 @@ async function serve(dataDir: string, log: Log, undo: (() => Promise<void> | voi
   const clock = manualClock();
   const stores = await marketplaceStores();
   undo.push(() => stores.remove());
-  const marketplace = await openMarketplace({ dataDir, ...stores.named, keys, clock, log, baseUrl: () => "http://localhost" });
-  undo.push(() => marketplace.stop());
   const verifiers = embeddedVerifiers(keys);
+  const marketplace = await openMarketplace({
+    dataDir,
+    ...stores.named,
+    keys,
+    verifiers,
+    clock,
+    log,
+    baseUrl: () => "http://localhost",
+  });
+  undo.push(() => marketplace.stop());
   const server = await startServer({ modules: marketplace.modules, port: 0, host: "127.0.0.1", verifiers, log });
   undo.push(() => server.stop(0));
   await marketplace.start();

@@ -189,11 +189,90 @@ describe("the configuration", () => {
     });
   });
 
-  it("refuses production on embedded parts and names what each needs", () => {
-    const sentence = refused([], { SOUK_ENV: "production" });
-    for (const part of ["SOUK_DATABASE_URL", "SOUK_REDIS_URL", "SOUK_ISSUER", "SOUK_PROCESSOR"]) {
-      assert.ok(sentence.includes(part), part);
+  describe("of production", () => {
+    const all = ["order", "payment"];
+    const whole = {
+      SOUK_ENV: "production",
+      SOUK_DATABASE_URL: "mariadb://u:p@db/souk_{service}",
+      SOUK_REDIS_URL: "redis://redis",
+      SOUK_ISSUER: "https://id.example/",
+      SOUK_PROCESSOR: "https://processor.example/v1/",
+      SOUK_PROCESSOR_TOKEN: "s3cret-s3cret",
+    };
+    const readAll = (env: Record<string, string | undefined>, more: object = {}) => {
+      try {
+        const result = readConfig({ argv: [], env, services: all, ...more });
+        return "config" in result ? result.config : assert.fail();
+      } catch (error) {
+        return error instanceof ConfigError ? error.message : assert.fail(String(error));
+      }
+    };
+
+    it("is whole with databases, Redis, an OpenID provider and a processor", () => {
+      const config = readAll(whole);
+      assert.ok(typeof config !== "string", String(config));
+      const { issuer, issuerAudience, issuerRolesClaim, issuerJwks, processor, stores, seed, migrate } = config;
+      assert.deepEqual([issuer, issuerAudience, issuerRolesClaim, issuerJwks], ["https://id.example/", "souk", "roles", undefined]);
+      assert.equal(processor, "https://processor.example/v1");
+      assert.deepEqual([stores, seed, migrate], ["production", false, false]);
+    });
+
+    it("refuses embedded parts and names what each needs", () => {
+      for (const part of ["SOUK_DATABASE_URL", "SOUK_REDIS_URL", "SOUK_ISSUER", "SOUK_PROCESSOR"]) {
+        assert.ok(String(readAll({ SOUK_ENV: "production" })).includes(part), part);
+        const sentence = String(readAll({ ...whole, [part]: undefined }));
+        assert.match(sentence, /production never falls back to an embedded part\. It lacks:\n {2}- [^\n]*\nTo try/);
+        assert.ok(sentence.includes(part), part);
+      }
+    });
+
+    it("needs a processor where payment runs, and the tables alone to work on them", () => {
+      const elsewhere = { SOUK_PEERS_URL: "http://souk-{service}", SOUK_KEYS_DIR: "/keys" };
+      const order = readConfig({ argv: ["order"], env: { ...whole, ...elsewhere, SOUK_PROCESSOR: undefined }, services: all });
+      assert.ok("config" in order);
+      const { SOUK_ENV, SOUK_DATABASE_URL } = whole;
+      assert.ok(typeof readAll({ SOUK_ENV, SOUK_DATABASE_URL }, { tablesOnly: true }) !== "string");
+      assert.match(String(readAll({ SOUK_ENV }, { tablesOnly: true })), /SOUK_DATABASE_URL/);
+    });
+
+    it("refuses a simulated processor's books, and keys that arrive in the clear", () => {
+      assert.match(
+        String(readAll({ ...whole, SOUK_SIMULATOR_FILE: "/books.db" })),
+        /SOUK_SIMULATOR_FILE is set and SOUK_ENV is production/,
+      );
+      assert.match(String(readAll({ ...whole, SOUK_ISSUER: "http://id.example" })), /SOUK_ISSUER is "http:.*Use https/);
+      assert.match(
+        String(readAll({ ...whole, SOUK_ISSUER_JWKS: "http://id.example/keys" })),
+        /SOUK_ISSUER_JWKS is "http:.*Use https/,
+      );
+    });
+  });
+
+  it("takes a provider's keys from an address or as they are, and refuses what is neither", () => {
+    const issuer = { SOUK_ISSUER: "http://localhost:8082" };
+    const jwks = (text: string) => read([], { ...issuer, SOUK_ISSUER_JWKS: text }).issuerJwks;
+    assert.deepEqual(jwks("https://id.example/keys"), { url: "https://id.example/keys" });
+    assert.deepEqual(jwks('{"keys":[{"kty":"EC"}]}'), { keys: { keys: [{ kty: "EC" }] } });
+    for (const wrong of ["keys", '{"keys":[]}', '{"keys":[1]}', "{", "https://id.example/keys?x"]) {
+      assert.match(refused([], { ...issuer, SOUK_ISSUER_JWKS: wrong }), /it must be the address of keys/, wrong);
     }
+    assert.match(
+      refused([], { SOUK_ISSUER_JWKS: "https://id.example/keys" }),
+      /SOUK_ISSUER_JWKS has the keys of a provider that is not named/,
+    );
+    for (const wrong of ["id.example", "https://id.example/?a=b", "https://user@id.example", "ftp://id.example"]) {
+      assert.match(refused([], { SOUK_ISSUER: wrong }), /it must be the address of an OpenID provider/, wrong);
+    }
+  });
+
+  it("refuses two processors, and never repeats the processor's secret", () => {
+    assert.match(
+      refused([], { SOUK_PROCESSOR: "http://localhost:8081", SOUK_SIMULATOR_FILE: "books.db" }),
+      /SOUK_PROCESSOR and SOUK_SIMULATOR_FILE name two processors/,
+    );
+    assert.match(refused([], { SOUK_PROCESSOR: "processor.example" }), /it must be the address of a service/);
+    const sentence = refused([], { SOUK_PROCESSOR_TOKEN: "s3c ret" });
+    assert.equal(sentence, "SOUK_PROCESSOR_TOKEN is refused: it must be 8 to 1000 characters without spaces.");
   });
 
   it("lists every setting with its variable, default and meaning", () => {

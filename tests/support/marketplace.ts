@@ -1,7 +1,7 @@
 import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { type ManualClock, manualClock } from "#runtime/clock.ts";
-import { type Keys, temporaryKeys } from "#runtime/tokens.ts";
+import { embeddedVerifiers, type Keys, temporaryKeys } from "#runtime/tokens.ts";
 import { type Marketplace, type MarketplaceOptions, openMarketplace, SERVICES } from "../../services/marketplace.ts";
 import { accounts } from "../../tools/seed/listings.ts";
 import { startRedis } from "../../tools/stores/redis.ts";
@@ -31,6 +31,7 @@ export async function testMarketplace(
     dataDir: undefined,
     ...stores.named,
     keys,
+    verifiers: embeddedVerifiers(keys),
     clock,
     log: quietLog,
     baseUrl: () => "http://localhost:8080",
