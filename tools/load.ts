@@ -34,6 +34,7 @@ How long and how
 
 Where and as whom
   --url URL           the marketplace (${DEFAULT_URL})
+  --authority HOST    the host it serves, where the URL is a gateway's address; over grpc
   --token-file FILE   accounts to act as, one token a line, at least two a process: every other one sells. Without it new accounts
                       are made up and signed by the local key, as by npm run token
   --allow-host NAME   the host's name once more, where it is neither this machine nor on a private network
@@ -60,6 +61,7 @@ const options = {
   "in-flight": { type: "string", default: "2000" },
   seed: { type: "string" },
   url: { type: "string", default: DEFAULT_URL },
+  authority: { type: "string" },
   "token-file": { type: "string" },
   "allow-host": { type: "string" },
   json: { type: "string" },
@@ -97,10 +99,14 @@ function readSettings(args: readonly string[]): Settings | undefined {
   if (FLOWS.every((flow) => rates[flow] === 0)) throw new Usage("nobody arrives: give one of the rates");
   const url = urlOf(values.url);
   checkHost(url, values["allow-host"]);
+  const protocol = oneOf("protocol", PROTOCOLS);
+  const { authority } = values;
+  if (authority !== undefined && protocol !== "grpc") throw new Usage("--authority goes with --protocol grpc");
   return {
     plan: {
       url,
-      protocol: oneOf("protocol", PROTOCOLS),
+      authority,
+      protocol,
       rates,
       shape: oneOf("arrivals", ["poisson", "constant"]),
       rampMs: within("ramp", 0, BOUNDS.seconds, false) * 1000,

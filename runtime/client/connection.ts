@@ -5,6 +5,8 @@ import { Channel, type ChannelOptions, connectivityState, credentials } from "@g
 export interface ConnectionOptions {
   /** `http://host:port`, `https://…` with TLS; calls take turns among all addresses of the name, or among several URLs with IP addresses. */
   readonly baseUrl: string | readonly string[];
+  /** What the place is called by those who serve it, where that is not how it is reached: one gateway serves many hosts. */
+  readonly authority?: string | undefined;
   /** How long a connection may take to be made, in ms; 2000 unless given. */
   readonly connectTimeoutMs?: number;
   /** How often a connection is asked whether it lives, in ms; 10,000 unless given. */
@@ -55,7 +57,7 @@ export class Connection {
     this.origin = (urls[0] as URL).origin;
     this.#secure = urls[0]?.protocol === "https:";
     this.#connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-    this.#options = channelOptions(options, hostPort(urls[0] as URL));
+    this.#options = channelOptions(options, options.authority ?? hostPort(urls[0] as URL));
   }
 
   /** A channel that is connected, at once or as soon as there is one. Rejects with NoConnection. */

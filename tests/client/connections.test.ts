@@ -45,6 +45,19 @@ describe("a client's connections", () => {
     return failures;
   }
 
+  it("call their place by the name it is served under, where they reach it by another", async () => {
+    const asked: unknown[] = [];
+    const server = await serving((http2) =>
+      http2.on("stream", (stream: ServerHttp2Stream, headers) => {
+        asked.push(headers[":authority"]);
+        answer(stream);
+      }),
+    );
+    await clientTo(server.url, { authority: "shop.example" }).client.command({ value: "" });
+    await clientTo(server.url).client.command({ value: "" });
+    assert.deepEqual(asked, ["shop.example", new URL(server.url).host]);
+  });
+
   const STORMS: Readonly<Record<string, (session: ServerHttp2Session) => void>> = {
     "ends every connection again and again (GOAWAY)": (session) => session.close(),
     "warns before it ends every connection (GOAWAY twice)": (session) => {

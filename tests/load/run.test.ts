@@ -219,6 +219,7 @@ describe("npm run load, beside a marketplace that runs,", function () {
       [["--workers", "1.5"], /--workers is a whole number from 1 to 64/],
       [["--duration", "0"], /--duration is a number from 1 to 3600/],
       [["--protocol", "smoke"], /--protocol is grpc or connect or connect-json/],
+      [["--protocol", "connect", "--authority", "shop.example"], /--authority goes with --protocol grpc/],
       [["--browse", "0", "--sell", "0", "--buy", "0", "--watch", "0"], /nobody arrives/],
       [["--fast"], /--fast/],
       [["--token-file", empty], /empty/],

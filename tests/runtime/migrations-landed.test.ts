@@ -8,8 +8,7 @@ import { systemClock } from "#runtime/clock.ts";
 import { openDatabase } from "#runtime/database/database.ts";
 import { openMigrations } from "#runtime/database/migrating.ts";
 import { type ServiceWithTables, TABLES } from "../../services/tables.ts";
-import { findLanded } from "../../tools/checks/landed.ts";
-import { run } from "../../tools/checks/run.ts";
+import { findLanded, unpackCommit } from "../../tools/checks/landed.ts";
 import { quietLog, temporaryFolder } from "../support/database.ts";
 import { emptyDatabases } from "../support/mariadb.ts";
 import { ROOT, shell } from "../support/process.ts";
@@ -18,14 +17,7 @@ const SERVICES = Object.keys(TABLES) as ServiceWithTables[];
 
 /** The code of a commit, with this tree's packages. */
 async function unpack(commit: string, folder: string): Promise<void> {
-  const archive = join(folder, "landed.tar");
-  for (const [program, ...args] of [
-    ["git", "archive", "--format=tar", "-o", archive, commit],
-    ["tar", "-xf", archive, "-C", folder],
-  ] as const) {
-    const { code, output } = await run(program, args);
-    assert.equal(code, 0, output);
-  }
+  await unpackCommit(commit, folder);
   symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"));
 }
 

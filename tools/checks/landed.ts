@@ -36,17 +36,23 @@ export async function findLanded(): Promise<Landed> {
   return files.includes(".proto") && files.includes("buf.yaml") ? { commit } : NOTHING;
 }
 
-/** Puts the contract of a commit into a temporary folder for the time of the work. Reads objects, never the working tree or the index. */
+/** Puts the contract of a commit into a temporary folder for the time of the work. */
 export async function withContractOf<T>(commit: string, work: (folder: string) => Promise<T>): Promise<T> {
   const folder = await mkdtemp(path.join(tmpdir(), "souk-landed-"));
   try {
-    const archive = path.join(folder, "landed.tar");
-    const made = await run("git", ["archive", "--format=tar", "-o", archive, commit, "buf.yaml", "proto", "third_party/proto"]);
-    if (made.code !== 0) throw new Error(`git archive of ${commit}: ${made.output}`);
-    const unpacked = await run("tar", ["-xf", archive, "-C", folder]);
-    if (unpacked.code !== 0) throw new Error(`tar of ${commit}: ${unpacked.output}`);
+    await unpackCommit(commit, folder, ["buf.yaml", "proto", "third_party/proto"]);
     return await work(folder);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Puts a commit, or some paths of it, into a folder. Reads objects, never the working tree or the index. */
+export async function unpackCommit(commit: string, folder: string, paths: readonly string[] = []): Promise<void> {
+  const archive = path.join(folder, "landed.tar");
+  const made = await run("git", ["archive", "--format=tar", "-o", archive, commit, ...paths]);
+  if (made.code !== 0) throw new Error(`git archive of ${commit}: ${made.output}`);
+  const unpacked = await run("tar", ["-xf", archive, "-C", folder]);
+  if (unpacked.code !== 0) throw new Error(`tar of ${commit}: ${unpacked.output}`);
+  await rm(archive);
 }

@@ -14,18 +14,19 @@ export interface Connections {
 }
 
 /** Opens them; each is made when it is first used. */
-export function openConnections(plan: Pick<LoadPlan, "url" | "protocol" | "connections" | "retries">): Connections {
+export function openConnections(plan: Opening): Connections {
   const { transports, attempts, close } = plan.protocol === "grpc" ? overGrpc(plan) : overConnect(plan);
   let turn = 0;
   return { next: () => transports[turn++ % transports.length] as Transport, attempts, close };
 }
 
-type Opening = Pick<LoadPlan, "url" | "protocol" | "connections" | "retries">;
+type Opening = Pick<LoadPlan, "url" | "authority" | "protocol" | "connections" | "retries">;
 
-function overGrpc({ url, connections, retries }: Opening) {
+function overGrpc({ url, authority, connections, retries }: Opening) {
   const clients = Array.from({ length: connections }, () =>
     openGrpcClient({
       baseUrl: url,
+      authority,
       boundsOf: (method) => {
         const { timeoutMs, maxAttempts } = policyOf(method);
         return { timeoutMs, maxAttempts: retries ? maxAttempts : 1 };

@@ -20,6 +20,8 @@ export interface Actor {
 /** A load: what arrives how often at which marketplace. It can travel to other processes as JSON. */
 export interface LoadPlan {
   readonly url: string;
+  /** The host that it serves, where its URL names another one: a gateway's address. Only over gRPC. */
+  readonly authority?: string | undefined;
   readonly protocol: Protocol;
   /** Arrivals a second of each flow. */
   readonly rates: Readonly<Record<FlowName, number>>;
