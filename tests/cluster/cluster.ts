@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { root, run } from "../../tools/checks/run.ts";
@@ -20,20 +20,25 @@ export async function tool(program: "kubectl" | "helm" | "istioctl", ...args: st
 /** What is installed: by a name of its own choice, after what `prepare` does in its namespace, with more of the mesh chart's egress. */
 export interface Installation {
   readonly name?: string;
+  /** Labels of the namespace, such as `istio-injection=enabled`, which they are unless given. */
+  readonly labels?: readonly string[];
   readonly prepare?: () => Promise<void>;
   readonly values: Readonly<Record<string, unknown>>;
   readonly egress?: Readonly<Record<string, unknown>>;
 }
 
 /** Installs a chart into a namespace of its own and waits until it is ready, for the tests of one file. */
-export async function install(chart: string, { name = randomName(), prepare, values, egress }: Installation): Promise<Installed> {
+export async function install(
+  chart: string,
+  { name = randomName(), labels = ["istio-injection=enabled"], prepare, values, egress }: Installation,
+): Promise<Installed> {
   const folder = mkdtempSync(join(tmpdir(), "souk-cluster-"));
   const file = join(folder, "values.yaml");
   const mesh = { ...(values.mesh as object | undefined), ...(egress === undefined ? {} : { egress }) };
   // JSON is YAML.
   writeFileSync(file, JSON.stringify(egress === undefined ? values : { ...values, mesh }));
   await tool("kubectl", "create", "namespace", name);
-  await tool("kubectl", "label", "namespace", name, "istio-injection=enabled");
+  if (labels.length > 0) await tool("kubectl", "label", "namespace", name, ...labels);
   const end = async () => {
     await run("helm", ["uninstall", name, "--namespace", name, "--wait"]);
     await tool("kubectl", "delete", "namespace", name, "--wait=false");
@@ -41,13 +46,13 @@ export async function install(chart: string, { name = randomName(), prepare, val
   };
   try {
     await prepare?.();
-    await tool("helm", "install", name, join(root, chart), "--namespace", name, "--values", file, "--wait", "--timeout", "5m");
+    await tool("helm", "install", name, resolve(root, chart), "--namespace", name, "--values", file, "--wait", "--timeout", "5m");
   } catch (error) {
     const pods = await run("kubectl", ["-n", name, "get", "pods"]);
     await end();
     throw new Error(pods.output, { cause: error });
   }
-  return { name, end };
+  return { name, values: file, end };
 }
 
 function randomName(): string {
@@ -57,6 +62,8 @@ function randomName(): string {
 /** A release in a namespace of the same name. */
 export interface Installed {
   readonly name: string;
+  /** The file with the values it was installed with. */
+  readonly values: string;
   end(): Promise<void>;
 }
 

@@ -35,10 +35,10 @@ export class Ledger {
   readonly findings: string[] = [];
   /** Calls that had to be repeated. */
   repeats = 0;
-  readonly #fleet: Fleet;
+  readonly #fleet: Pick<Fleet, "client">;
   #closed = false;
 
-  constructor(fleet: Fleet) {
+  constructor(fleet: Pick<Fleet, "client">) {
     this.#fleet = fleet;
   }
 

@@ -18,7 +18,7 @@ const THINK_MAX_MS = 200;
 
 /** What all traders know of the market, from answers only. */
 export interface Market {
-  readonly fleet: Fleet;
+  readonly fleet: Pick<Fleet, "client">;
   readonly ledger: Ledger;
   readonly sellers: Map<string, Listing[]>;
   /** The last answer about each order, listing and payout. */
@@ -28,7 +28,7 @@ export interface Market {
 }
 
 /** Begins a market that nobody has come to. */
-export function openMarket(fleet: Fleet, ledger: Ledger): Market {
+export function openMarket(fleet: Pick<Fleet, "client">, ledger: Ledger): Market {
   return { fleet, ledger, sellers: new Map(), orders: new Map(), listings: new Map(), payouts: new Map() };
 }
 
