@@ -15,9 +15,11 @@ import {
   peersUrl,
   redisUrl,
   secretText,
+  servicesUri,
   serviceUrl,
   share,
   shortText,
+  spiffeUri,
   webOrigin,
   yesOrNo,
 } from "#runtime/setting-readers.ts";
@@ -112,6 +114,21 @@ const SETTINGS = {
     initial: "client",
     meaning: "who tries failed calls to the services of other processes again: client, or mesh where Istio does; never both",
     read: oneOf(RETRIES),
+  },
+  meshIdentity: {
+    variable: "SOUK_MESH_IDENTITY",
+    shown: "URI",
+    initial: "",
+    meaning:
+      "behind a proxy that ends mutual TLS: how certificates name the services, spiffe://cluster.local/ns/shop/sa/souk-{service}; signed tokens unless given",
+    read: optional(servicesUri),
+  },
+  meshGateway: {
+    variable: "SOUK_MESH_GATEWAY",
+    shown: "URI",
+    initial: "",
+    meaning: "with --mesh-identity: how the gateway's certificate names it; others than it and the services are refused",
+    read: optional(spiffeUri),
   },
   keysDir: {
     variable: "SOUK_KEYS_DIR",
@@ -384,6 +401,9 @@ function checkProduction(values: Values, services: readonly string[], problems: 
 function checkOutside(values: Values, problems: string[]): void {
   if (values.issuerJwks !== undefined && values.issuer === undefined) {
     problems.push("SOUK_ISSUER_JWKS has the keys of a provider that is not named: name it in SOUK_ISSUER.");
+  }
+  if (values.meshGateway !== undefined && values.meshIdentity === undefined) {
+    problems.push("SOUK_MESH_GATEWAY names the gateway, and nothing says how the services are named: set SOUK_MESH_IDENTITY, too.");
   }
   if (values.simulatorFile !== undefined && values.processor !== undefined) {
     problems.push("SOUK_PROCESSOR and SOUK_SIMULATOR_FILE name two processors, and payments have one. Leave one of them out.");

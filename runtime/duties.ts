@@ -8,6 +8,7 @@ import { reasonOf, retryAfterMsOf } from "#runtime/error-details.ts";
 import { DEPENDENCY_UNAVAILABLE, failure, INTERNAL, openDetails, withoutReason } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { type Log, plainLog } from "#runtime/log.ts";
+import { CLIENT_CERT_HEADER } from "#runtime/mesh-identity.ts";
 import { type MethodPolicy, methodName } from "#runtime/policy.ts";
 import { byCode } from "#runtime/refusals.ts";
 import type { UnaryCall } from "#runtime/rpc/call.ts";
@@ -32,7 +33,12 @@ export interface Duties {
 }
 
 /** Headers that say who calls. A handler that hands its headers on must not hand these on. */
-export const IDENTITY_HEADERS: ReadonlySet<string> = new Set(["authorization", SERVICE_TOKEN_HEADER, ACCOUNT_HEADER]);
+export const IDENTITY_HEADERS: ReadonlySet<string> = new Set([
+  "authorization",
+  SERVICE_TOKEN_HEADER,
+  ACCOUNT_HEADER,
+  CLIENT_CERT_HEADER,
+]);
 
 /** The duties of a unary method's calls: identity, access, validation, errors with reasons, the log. */
 function unaryDuties(duties: Duties, desc: DescMethodUnary, policy: MethodPolicy): UnaryDuties {

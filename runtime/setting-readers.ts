@@ -151,6 +151,20 @@ export function shortText(text: string): string {
   throw new Error("it must be letters, digits, dots and hyphens, at most 100");
 }
 
+/** An identity of a mesh. */
+export function spiffeUri(text: string): string {
+  if (/^spiffe:\/\/[\w.-]+(\/[\w.-]+)+$/.test(text)) return text;
+  throw new Error("it must be like spiffe://cluster.local/ns/istio-ingress/sa/istio-ingressgateway");
+}
+
+/** The identities of all services in a mesh, with `{service}` where the name stands. */
+export function servicesUri(text: string): string {
+  if (text.split("{service}").length !== 2)
+    throw new Error("it must be like spiffe://cluster.local/ns/shop/sa/souk-{service}, with {service} where the name stands");
+  spiffeUri(text.replace("{service}", "service"));
+  return text;
+}
+
 /** Where Redis is. */
 export function redisUrl(text: string): string {
   if (/^rediss?(\+sentinel|\+cluster)?:\/\/[^/]/.test(text)) return text;

@@ -1,4 +1,5 @@
 import { createHash, createPublicKey, hash, randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { chmod, link, mkdir, open, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { ConnectError } from "@connectrpc/connect";
@@ -60,19 +61,22 @@ export interface Keys extends ServiceKeys {
   readonly accounts: KeyPair;
 }
 
+const ALL_KEYS: { readonly services: boolean } = { services: true };
+
 /**
  * Reads the keys in a folder and makes those that are missing. The files are readable by their owner only, unless the folder may not be written: then
  * whoever mounted it has seen to that.
  *
+ * @param needed without `services` the key that signs service tokens may be missing, and is then one that nobody else knows
  * @throws Error a sentence, when a key is missing and cannot be made.
  */
-export function loadOrCreateKeys(dir: string): Promise<Keys> {
-  return within(dir, async () => ({ ...(await accountKeyIn(dir)), ...(await serviceKeysIn(dir)) }));
+export function loadOrCreateKeys(dir: string, needed = ALL_KEYS): Promise<Keys> {
+  return within(dir, async () => ({ ...(await accountKeyIn(dir)), ...(await serviceKeysIn(dir, needed)) }));
 }
 
 /** The same without the key of account tokens, for where an OpenID provider signs them. */
-export function loadOrCreateServiceKeys(dir: string): Promise<ServiceKeys> {
-  return within(dir, () => serviceKeysIn(dir));
+export function loadOrCreateServiceKeys(dir: string, needed = ALL_KEYS): Promise<ServiceKeys> {
+  return within(dir, () => serviceKeysIn(dir, needed));
 }
 
 /** The key of account tokens alone, for who signs them and does nothing else. */
@@ -98,9 +102,11 @@ async function accountKeyIn(dir: string): Promise<Pick<Keys, "accounts">> {
   return { accounts: await loadOrCreatePair(join(dir, "accounts.pem")) };
 }
 
-async function serviceKeysIn(dir: string): Promise<ServiceKeys> {
+async function serviceKeysIn(dir: string, needed: typeof ALL_KEYS): Promise<ServiceKeys> {
+  const services = join(dir, "services.pem");
+  const mayMiss = !needed.services && !existsSync(services);
   return {
-    services: await loadOrCreatePair(join(dir, "services.pem")),
+    services: mayMiss ? (await temporaryKeys()).services : await loadOrCreatePair(services),
     pageTokens: Buffer.from(
       await loadOrCreate(join(dir, "page-tokens.key"), async () => randomBytes(32).toString("base64url")),
       "base64url",

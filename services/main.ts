@@ -8,6 +8,7 @@ import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
 import { openIssuer } from "#runtime/issuer.ts";
 import { createLog, type Log } from "#runtime/log.ts";
+import { type MeshIdentity, meshIdentity } from "#runtime/mesh-identity.ts";
 import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import { metricsPage } from "#runtime/telemetry/metrics-page.ts";
@@ -116,7 +117,8 @@ export async function run(
       inner,
       port,
       host,
-      verifiers,
+      // Calls in memory pass no proxy: there services are known by their tokens.
+      verifiers: { ...verifiers, mesh: meshOf(config) },
       log,
       health,
       reflection,
@@ -136,14 +138,20 @@ export async function run(
   }
 }
 
+/** Who callers are to the mesh, where it knows them. */
+function meshOf({ meshIdentity: services, meshGateway: gateway }: Config): MeshIdentity | undefined {
+  return services === undefined ? undefined : meshIdentity({ services, gateway });
+}
+
 /** The keys of this installation, and what tokens are checked with: those keys, or an OpenID provider's where one is named. */
 async function identities(config: Config, log: Log): Promise<{ keys: Running["keys"]; verifiers: Verifiers }> {
   const folder = config.keysDir ?? join(config.dataDir, "keys");
+  const needed = { services: meshOf(config) === undefined };
   if (config.issuer === undefined) {
-    const keys = await loadOrCreateKeys(folder);
+    const keys = await loadOrCreateKeys(folder, needed);
     return { keys, verifiers: embeddedVerifiers(keys) };
   }
-  const keys = await loadOrCreateServiceKeys(folder);
+  const keys = await loadOrCreateServiceKeys(folder, needed);
   const { issuer, issuerAudience: audience, issuerJwks: jwks, issuerRolesClaim: rolesClaim } = config;
   const provider = openIssuer({ issuer, audience, jwks, rolesClaim, log });
   await provider.ready();

@@ -94,6 +94,22 @@ describe("the configuration", () => {
     assert.doesNotMatch(headers, /s3cret/);
   });
 
+  it("reads how the mesh names services and the gateway, and refuses what names nobody", () => {
+    const services = "spiffe://cluster.local/ns/shop/sa/souk-{service}";
+    const gateway = "spiffe://cluster.local/ns/istio-ingress/sa/gateway";
+    const config = read([], { SOUK_MESH_IDENTITY: services, SOUK_MESH_GATEWAY: gateway });
+    assert.deepEqual([config.meshIdentity, config.meshGateway], [services, gateway]);
+    assert.equal(read().meshIdentity, undefined);
+    for (const wrong of [
+      "spiffe://cluster.local/ns/shop/sa/souk-order",
+      "souk-{service}",
+      `${services}{service}`,
+      "spiffe://{service}",
+    ])
+      assert.match(refused([], { SOUK_MESH_IDENTITY: wrong }), /it must be like spiffe:/, wrong);
+    assert.match(refused([], { SOUK_MESH_GATEWAY: gateway }), /set SOUK_MESH_IDENTITY, too/);
+  });
+
   it("takes production stores for asked for when a database is named", () => {
     const url = "mariadb://souk_{service}:secret@db.example:3306/souk_{service}";
     assert.equal(read().stores, "embedded");

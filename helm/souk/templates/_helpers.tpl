@@ -73,3 +73,15 @@ imagePullSecrets:
 {{- define "souk.withTables" -}}
 {{- toJson (without (keys .Values.services | sortAlpha) "ops") -}}
 {{- end }}
+
+{{/* How the process knows its callers in the mesh: by the certificates that the proxy in its pod saw. A waypoint is no such proxy: there, tokens tell. */}}
+{{- define "souk.meshIdentity" -}}
+{{- with .Values.mesh }}
+{{- if and .enabled (eq .dataPlane "sidecar") }}
+- {name: SOUK_MESH_IDENTITY, value: "spiffe://{{ .names.trustDomain }}/ns/{{ $.Release.Namespace }}/sa/{{ include "souk.prefix" $ }}{service}"}
+{{- if .gateway.enabled }}
+- {name: SOUK_MESH_GATEWAY, value: "spiffe://{{ .names.trustDomain }}/ns/{{ .gateway.namespace }}/sa/{{ .gateway.serviceAccount }}"}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
