@@ -5,6 +5,7 @@ import path from "node:path";
 import { REFERENCE, writeChartReference } from "./chart-reference.ts";
 import { root, runNode } from "./checks/run.ts";
 import { writeReasons } from "./reasons.ts";
+import { TERRAFORM_REFERENCE, writeTerraformReference } from "./terraform-reference.ts";
 
 const BUF = "node_modules/@bufbuild/buf/bin/buf";
 
@@ -37,13 +38,28 @@ const generators: Generator[] = [
     },
   },
   {
+    name: "the Terraform module's reference",
+    async run(folder) {
+      writeTerraformReference(path.resolve(root, folder));
+      return { code: 0, output: "" };
+    },
+  },
+  {
     name: "buf for the conformance suite",
     run: (folder) => runNode(BUF, ["generate", "--template", "tests/conformance/buf.gen.yaml", "--output", folder]),
   },
 ];
 
 /** The files of the root that are generated, and the folders that hold nothing else. */
-export const generated = ["gen", "tests/conformance/gen", "mesh/generated", "mesh/values.schema.json", "docs/api", REFERENCE];
+export const generated = [
+  "gen",
+  "tests/conformance/gen",
+  "mesh/generated",
+  "mesh/values.schema.json",
+  "docs/api",
+  REFERENCE,
+  TERRAFORM_REFERENCE,
+];
 
 /** Runs all generators with their output under `folder`. Returns what they printed; throws with it when one fails. */
 export async function generateInto(folder: string): Promise<string> {
@@ -59,7 +75,7 @@ export async function generateInto(folder: string): Promise<string> {
 if (import.meta.main) {
   if (process.argv.includes("--help")) {
     console.log(
-      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml), the tables of helm/souk/README.md from the charts' values, and tests/conformance/gen/ from third_party/conformance/. Takes no arguments.",
+      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml), the tables of helm/souk/README.md from the charts' values and those of terraform/README.md from the module, and tests/conformance/gen/ from third_party/conformance/. Takes no arguments.",
     );
   } else {
     process.stdout.write(await generateInto("."));
