@@ -79,7 +79,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{/*
 The bounds of a method's route: the timeout (none for a stream), and retries: none unless they are declared, because a route that is silent gets two for
 every method. For gRPC a failure that is worth another attempt is the status unavailable, for Connect 503; `reset` covers a lost answer and an attempt
-that outlived its own timeout. Takes (list root method).
+that outlived its own timeout. A gRPC attempt is told of that timeout, so the callee's proxy may end it a moment earlier: `deadline-exceeded`. Takes (list root method).
 */}}
 {{- define "mesh.bounds" -}}
 {{- $root := index . 0 -}}
@@ -99,7 +99,7 @@ retries:
   {{- if not $method.stream }}
   perTryTimeout: {{ min $timeoutMs (max (div $timeoutMs $attempts) ($method.minPerTryMs | int)) }}ms
   {{- end }}
-  retryOn: connect-failure,refused-stream,reset,unavailable,retriable-status-codes,503
+  retryOn: connect-failure,refused-stream,reset,unavailable,deadline-exceeded,retriable-status-codes,503
 {{- else }}
 retries: {attempts: 0}
 {{- end }}

@@ -1,3 +1,4 @@
+import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -81,6 +82,31 @@ export async function issuer(url: string) {
       .setExpirationTime(expires)
       .sign(privateKey);
   return { url, jwks, token };
+}
+
+/** A port of a pod, on this machine. */
+export interface Forwarded {
+  readonly url: string;
+  close(): void;
+}
+
+/** Reaches a port of a pod at its own loopback address, past the proxy before it. */
+export function forward(namespace: string, pod: string, port: number): Promise<Forwarded> {
+  const child = spawn("kubectl", ["-n", namespace, "port-forward", `pod/${pod}`, `:${port}`], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  return new Promise((resolve, reject) => {
+    let output = "";
+    const read = (chunk: Buffer) => {
+      output += chunk;
+      const address = /Forwarding from (127\.0\.0\.1:\d+)/.exec(output)?.[1];
+      if (address !== undefined) resolve({ url: `http://${address}`, close: () => void child.kill() });
+    };
+    child.stdout.on("data", read);
+    child.stderr.on("data", read);
+    child.once("error", reject);
+    child.once("close", () => reject(new Error(`kubectl port-forward pod/${pod} ended: ${output}`)));
+  });
 }
 
 /** Asks again and again until the answer is there; fails with the last error after half a minute. */

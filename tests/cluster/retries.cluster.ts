@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { amplification, HOPS } from "./amplification.ts";
+import { canaryGetsItsShare } from "./canary.ts";
+import { type Lab, openLab } from "./lab.ts";
+import { report, table } from "./report.ts";
+import { commandTakesEffectOnce, deadlineEndsTheChain, PROTOCOLS } from "./retries.ts";
+
+/** Faults of a command's first attempt, beside what they are. */
+const FAULTS = [
+  ["whose answer was lost", "drop:1"],
+  ["that outlived its per-try time-out", "hold:1:1500"],
+  ["whose first attempt begins after it was given up", "late:1:1500"],
+] as const;
+
+describe("the mesh between workloads that fail", function () {
+  this.timeout(420_000);
+  let lab: Lab;
+  /** Without our policies, to compare with. */
+  let plain: Lab;
+  before(async () => {
+    const opened = await Promise.allSettled([openLab(), openLab("plain")]);
+    const labs = opened.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+    if (labs.length < 2) {
+      await Promise.all(labs.map((each) => each.end()));
+      throw opened.find((each) => each.status === "rejected")?.reason;
+    }
+    [lab, plain] = labs as [Lab, Lab];
+  });
+  after(() => Promise.all([lab?.end(), plain?.end()]));
+
+  for (const protocol of PROTOCOLS) {
+    for (const [what, fault] of FAULTS) {
+      it(`tries a command ${what} again over ${protocol}, and it takes effect once, with the first answer`, () =>
+        commandTakesEffectOnce(lab, protocol, fault));
+    }
+
+    it(`ends everybody's work at the deadline of a call over ${protocol}, which shrinks along the chain`, () =>
+      deadlineEndsTheChain(lab, protocol));
+  }
+
+  it("sends a canary at 10 % a tenth of the calls", async () => {
+    report(`a canary at 10 % got ${(await canaryGetsItsShare(lab, 0.1)) * 100} %`);
+  });
+
+  it("asks a dead workload at depth 3 at most 1.2 times a call at every hop, for a minute", async () => {
+    const [ours, istio] = await Promise.all([amplification(lab, 60), amplification(plain, 60)]);
+    const [naive, naiveIstio] = await Promise.all([amplification(lab, 15, true), amplification(plain, 15, true)]);
+    const rows = {
+      ours: ours,
+      "Istio's defaults": istio,
+      "ours, UNAVAILABLE handed on": naive,
+      "Istio's defaults, UNAVAILABLE handed on": naiveIstio,
+    };
+    report(
+      "attempts a call, the last workload being dead:",
+      ...table([
+        ["", ...HOPS, "at the dead end for a call at the top", "calls"],
+        ...Object.entries(rows).map(([what, { attempts, inAll, calls }]) => [
+          what,
+          ...attempts.map(twoDigits),
+          twoDigits(inAll),
+          calls,
+        ]),
+      ]),
+    );
+    for (const each of [ours, naive]) {
+      assert.ok(each.mostAtOnce >= 100);
+      for (const [hop, attempts] of each.attempts.entries())
+        assert.ok(attempts <= 1.2, `${HOPS[hop]}: ${attempts} attempts a call`);
+    }
+    assert.ok(istio.attempts[2] > 1.2, "Istio's defaults amplify");
+  });
+});
+
+function twoDigits(number: number): string {
+  return number.toFixed(2);
+}
