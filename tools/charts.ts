@@ -132,6 +132,18 @@ function analyze(file: string): Promise<Finished> {
   return run("istioctl", ["analyze", "-A", "--use-kube=false", "--failure-threshold", "Warning", ...suppressed, ...files]);
 }
 
+/** The values that the Terraform module installs the chart with: rendered, but not kept. */
+async function checkTerraform(options: Options, folder: string): Promise<Outcome[]> {
+  const rendered = await render({ chart: CHARTS.souk as string, values: "tests/terraform/values.yaml" });
+  const file = path.join(folder, "terraform.yaml");
+  writeFileSync(file, rendered.output);
+  const outcomes = [ofExit("the Terraform module's values are rendered", rendered)];
+  if (options.schemas !== undefined)
+    outcomes.push(ofExit("the Terraform module's release fits the cluster's schemas", await conform(file, options.schemas)));
+  if (options.istioctl) outcomes.push(ofExit("the Terraform module's release passes istioctl analyze -A", await analyze(file)));
+  return outcomes;
+}
+
 /** Values that must be refused: the set they are added to, the value, and what the refusal names. */
 const REFUSALS: readonly [set: string, value: string, says: RegExp][] = [
   ["mesh-production", "gatway.enabled=true", /'gatway' not allowed/],
@@ -208,6 +220,7 @@ async function main(): Promise<void> {
   };
   try {
     for (const set of valueSets()) for (const outcome of await checkSet(set, options, folder)) report(outcome);
+    for (const outcome of await checkTerraform(options, folder)) report(outcome);
     for (const refusal of REFUSALS) report(await checkRefusal(refusal));
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -3,7 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Ajv } from "ajv";
-import { parseAllDocuments } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { readConfig } from "#runtime/config.ts";
 import { loadOrCreateKeys } from "#runtime/tokens.ts";
 import { TABLES } from "../../services/tables.ts";
@@ -64,6 +64,11 @@ describe("the values that the Terraform module installs the chart with", () => {
       validate(given);
       assert.deepEqual(validate.errors ?? [], [], file);
     }
+  });
+
+  it("are those that the chart is rendered with by npm run test:charts", () => {
+    const written = parse(readFileSync(path.join(root, "tests/terraform/values.yaml"), "utf8"));
+    assert.deepEqual(written, values);
   });
 
   it("are refused by the same schemas where one is misspelt", () => {
