@@ -19,7 +19,9 @@ gateway, and kubectl, helm and istioctl on the PATH.
   SOUK_CLUSTER_PREVIOUS_IMAGE     what an upgrade comes from: the image of the commit that landed last, whose tree
   SOUK_CLUSTER_PREVIOUS_CHART     \`node tools/bootstrap.mjs tools/previous.ts FOLDER\` gives, and its chart: FOLDER/helm/souk
   SOUK_CLUSTER_MARIADB            a MariaDB on the cluster (mariadb.stores.svc.cluster.local)
-  SOUK_CLUSTER_REDIS_URL          a Redis on the cluster`;
+  SOUK_CLUSTER_REDIS_URL          a Redis on the cluster
+  SOUK_CLUSTER_MARIADB_IMAGE      images of stores that tests kill, which take MARIADB_ROOT_PASSWORD and redis-server's options as Docker's do
+  SOUK_CLUSTER_REDIS_IMAGE        (localhost/mariadb:10.11, localhost/redis:7.0)`;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { grep: { type: "string" }, help: { type: "boolean", default: false } } });
