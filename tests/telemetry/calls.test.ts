@@ -121,7 +121,8 @@ for (const [protocol, system] of SYSTEMS) {
 
     it("hold what a handler does when their time is over", async () => {
       const client = subject.client(OrderService, account);
-      const first = client.getOrder({ orderId: WAITING });
+      // On a busy machine its time may be over as well.
+      const first = client.getOrder({ orderId: WAITING }).catch(() => {});
       while (waiting.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
       seen = [];
       await assert.rejects(client.getOrder({ orderId: WAITING }, { timeoutMs: 100 }));
