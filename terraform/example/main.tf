@@ -72,4 +72,21 @@ module "souk" {
   # The office, from where this is applied.
   admin_cidrs = ["203.0.113.0/24"]
   tags        = { team = "shop" }
+
+  # Whom the processes themselves ask: who signs accounts in, and who takes payments, with a secret of yours for its token.
+  values = {
+    defaults = { env = { SOUK_ISSUER = "https://id.shop.example", SOUK_ISSUER_JWKS = "https://id.shop.example/keys" } }
+    services = {
+      payment = {
+        env       = { SOUK_PROCESSOR = "https://processor.example" }
+        secretEnv = { SOUK_PROCESSOR_TOKEN = { secret = "processor", key = "token" } }
+      }
+    }
+    mesh = {
+      egress = {
+        issuer    = { host = "id.shop.example", port = 443, protocol = "TLS" }
+        processor = { host = "processor.example", port = 443, protocol = "TLS", workloads = ["payment"] }
+      }
+    }
+  }
 }
