@@ -161,9 +161,8 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ["account", "The address as it is now; the order keeps a copy."],
   [
     "order",
-    "Order, lines, the first step as begun, and who waits for the outcome: on disk before anybody is asked for anything. The row's watch time goes on with it should this process die.",
+    "Order, lines, the first step as begun, and who waits for the outcome, in its row: on disk before anybody is asked for anything. The row's watch time goes on with it should this process die.",
   ],
-  ["inventory", "Most buyers of a last unit come too late: they are told by this read, which all who ask at that moment share."],
   [
     "inventory",
     "One conditional update decides who gets the unit. The stock is read behind it for its event, whose number it has; the answer is stored with the change; the reservation's watch time gives the units back.",
@@ -174,24 +173,35 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ],
   [
     "payment",
-    "What the processor is about to be asked, under which key, and when a job finds out what became of it should nobody hear the answer. Each insert decides by its key, so the commit goes along.",
+    "What the processor is about to be asked, under which key, and when a job finds out what became of it should nobody hear the answer.",
   ],
   [
     "payment",
-    "The processor promised the money: the pending transfer with both its accounts, and the answer. Every update must have changed its row before the commit is sent.",
+    "The processor promised the money: the pending transfer with both its accounts, and the answer. Behind each update that must have changed its row stands what fails the rest when it did not.",
   ],
   ["order", "Authorized, and capture as begun."],
-  ["payment", "Again: what the processor is about to be asked."],
+  [
+    "payment",
+    "Again: what the processor is about to be asked, of the payment as this process left it; whether it still is so decides the update.",
+  ],
   ["payment", "The transfer is posted: the one update that ends it, both accounts, the answer."],
   ["order", "Captured, and the units' sale as begun."],
-  ["inventory", "One conditional update ends the reservation; its units are sold. Answer and event as above."],
-  ["order", "Paid: the lease and the last step, the state with the seller's deadline, the answers of those who wait, the event."],
+  [
+    "inventory",
+    "One conditional update ends the reservation, whose lines this process made and nobody changes; its units are sold. Answer and event as above.",
+  ],
+  [
+    "order",
+    "Paid: one update for the lease, the last step, the state with the seller's deadline, on the condition that nobody waits but who placed it; that one's answer, the event.",
+  ],
 ];
 
 /** The generated part of the page. */
 export function pagePart(units: readonly Unit[]): string {
   const trips = units.reduce((sum, unit) => sum + unit.roundTrips.length, 0);
-  const statements = units.reduce((sum, unit) => sum + unit.roundTrips.flat().length, 0);
+  const all = units.flatMap((unit) => unit.roundTrips.flat());
+  const guards = all.filter((each) => GUARDS.some(([begin]) => each.startsWith(begin))).length;
+  const statements = all.length - guards;
   const transactions = units.filter((unit) => unit.transaction).length;
   const lines = units.flatMap((unit, index) => {
     const [service, why] = REASONS[index] ?? [];
@@ -203,7 +213,7 @@ export function pagePart(units: readonly Unit[]): string {
   return [
     BEGIN,
     "",
-    `${statements} statements in ${trips} round trips, ${transactions} transactions. Each line is a round trip.`,
+    `${statements} statements and ${guards} guards in ${trips} round trips, ${transactions} transactions. Each line is a round trip.`,
     "",
     "| | service | statements | why |",
     "|---|---|---|---|",
@@ -213,8 +223,17 @@ export function pagePart(units: readonly Unit[]): string {
   ].join("\n");
 }
 
+/** What the dialect adds to a packet that ends with the commit, and what the page calls it. */
+const GUARDS = [
+  ["set @souk_ok", "set (one row?)"],
+  ["set @souk_since", "set (since)"],
+  ["set @souk_in_time", "set (in time?)"],
+] as const;
+
 /** The verb and its table. */
 function shortly(statement: string): string {
+  const ours = GUARDS.find(([begin]) => statement.startsWith(begin));
+  if (ours !== undefined) return ours[1];
   const table = /^(?:select .*? from|insert into|update|delete from) ([a-z_]+)/.exec(statement)?.[1];
   return table === undefined ? statement : `${statement.slice(0, statement.indexOf(" "))} ${table}`;
 }

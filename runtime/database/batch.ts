@@ -17,6 +17,8 @@ export interface Deferred {
   readonly must?: boolean;
   /** What it means that it changed none, or met a key that is there already. */
   readonly otherwise?: () => Error;
+  /** Whether it fails because the time is over. */
+  readonly late?: boolean;
 }
 
 /** What came of a statement. */

@@ -10,6 +10,7 @@ import {
   type QueryResult,
 } from "kysely";
 import { escape as escaped, type FieldPacket, format, type Pool, type PoolConnection, type ResultSetHeader } from "mysql2";
+import { type Timed, Watch } from "#runtime/rpc/watch.ts";
 import type { ObservedDatabase, Observer } from "#runtime/telemetry/observer.ts";
 import { type BatchingConnection, type Deferred, DeferredConflict, requireOne } from "./batch.ts";
 import { isUniqueViolation, told } from "./errors.ts";
@@ -18,8 +19,14 @@ import { statements } from "./statements.ts";
 import type { IsBigInt } from "./store.ts";
 
 const STATEMENT_TIMEOUT_MS = 30_000;
+/** How long a statement waits for a row that another transaction holds; then the whole transaction tries again, within its deadline. */
+export const LOCK_WAIT_S = 3;
 /** How long a commit may take at least, though the deadline passes meanwhile. Longer than its statements wait for a lock. */
 const COMMIT_TIMEOUT_MS = 5_000;
+/** How much time must be left for a transaction to go in one packet with its commit when so many of its statements wait for somebody's lock. */
+function waitsMs(statements: number): number {
+  return LOCK_WAIT_S * 1_000 * statements + 1_000;
+}
 
 /** What a connection knows of the database it belongs to. */
 export interface DialectOptions {
@@ -53,6 +60,8 @@ export function mysqlDialect(pool: Pool, options: DialectOptions): Dialect {
 export class PoolDriver implements Driver {
   readonly #pool: Pool;
   readonly #options: DialectOptions;
+  /** Ends what waits for a connection or an answer for too long. */
+  readonly #watch = new Watch();
 
   constructor(pool: Pool, options: DialectOptions) {
     this.#pool = pool;
@@ -67,7 +76,7 @@ export class PoolDriver implements Driver {
     const raw = await this.#acquire(scope).catch((error: unknown) => {
       throw (scope === undefined ? told(error) : undefined) ?? error;
     });
-    return new MysqlConnection(raw, this.#options, scope);
+    return new MysqlConnection(raw, this.#options, scope, this.#watch);
   }
 
   /** mysql2 bounds how many wait, and not how long. */
@@ -75,7 +84,8 @@ export class PoolDriver implements Driver {
     const { promise, resolve, reject } = Promise.withResolvers<PoolConnection>();
     const giveUp = () => reject(new LockTimeout());
     const deadline = scope?.deadline ?? Date.now() + (this.#options.timeoutMs ?? STATEMENT_TIMEOUT_MS);
-    const timer = setTimeout(giveUp, Math.max(0, deadline - Date.now()));
+    const timed: Timed = { dueTime: deadline, slot: -1, expire: giveUp };
+    this.#watch.add(timed);
     scope?.signal?.addEventListener("abort", giveUp, { once: true });
     let waiting = true;
     this.#pool.getConnection((error, connection) => {
@@ -89,7 +99,7 @@ export class PoolDriver implements Driver {
     });
     return promise.finally(() => {
       waiting = false;
-      clearTimeout(timer);
+      this.#watch.remove(timed);
       scope?.signal?.removeEventListener("abort", giveUp);
     });
   }
@@ -123,8 +133,32 @@ const BEGIN: Deferred = { query: CompiledQuery.raw("start transaction") };
 const COMMIT = CompiledQuery.raw("commit");
 const ROLLBACK = CompiledQuery.raw("rollback");
 
+/** Fails unless the statement before it changed one row: a number that no column holds. MySQL and MariaDB know no shorter way outside a procedure. */
+const MUST: Deferred = { query: CompiledQuery.raw("set @souk_ok = exp(if(row_count() = 1, 0, 1000))") };
+/** Remembers when the server began with a packet. */
+const SINCE: Deferred = { query: CompiledQuery.raw("set @souk_since = now(6)") };
+
+/** The statements that somebody asked for. */
+function withoutOurs(queries: readonly CompiledQuery[]): readonly CompiledQuery[] {
+  return queries.filter(({ sql }) => !sql.startsWith("set @souk_"));
+}
+
+/**
+ * What goes in one packet with its commit: behind each statement that had to change a row one that fails when it did not, and, should they all wait for
+ * somebody longer than there is time, before the commit one that fails when they did. What fails keeps the rest from running.
+ */
+function guarded(pending: readonly Deferred[], leftMs: number): Deferred[] {
+  const statements = pending.flatMap((each) => (each.must ? [each, MUST] : [each]));
+  if (leftMs >= waitsMs(pending.length)) {
+    return statements;
+  }
+  const late = `set @souk_in_time = exp(if(timestampdiff(microsecond, @souk_since, sysdate(6)) < ${Math.floor(leftMs * 1_000)}, 0, 1000))`;
+  const began = pending[0] === BEGIN ? [BEGIN, SINCE] : [SINCE];
+  return [...began, ...statements.slice(began.length - 1), { query: CompiledQuery.raw(late), late: true }];
+}
+
 /** One use of a pooled connection: a single statement, or a transaction from begin to end. */
-export class MysqlConnection implements DatabaseConnection, BatchingConnection {
+export class MysqlConnection implements DatabaseConnection, BatchingConnection, Timed {
   readonly #raw: PoolConnection;
   readonly #options: DialectOptions;
   readonly #scope: Scope | undefined;
@@ -132,9 +166,14 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   #resuming = false;
   /** What goes in front of the next statement; the beginning of a transaction first. */
   #pending: Deferred[] = [];
+  readonly #watch: Watch;
+  #giveUp: ((error: Error) => void) | undefined;
+  dueTime = 0;
+  slot = -1;
   closed = false;
 
-  constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined) {
+  constructor(raw: PoolConnection, options: DialectOptions, scope: Scope | undefined, watch: Watch) {
+    this.#watch = watch;
     this.#raw = raw;
     this.#options = options;
     this.#scope = scope;
@@ -166,16 +205,25 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       }
       return;
     }
-    const last = this.#pending.findLastIndex((each) => each.must);
-    // Where nothing is looked at, its first statement goes before all the same: it may have to wait for somebody, and longer than there is time; then
-    // nothing may be made final.
-    const first = last === -1 && this.#pending[0] === BEGIN ? 1 : last;
-    const rest = this.#pending.splice(first + 1);
-    if (first !== -1) {
-      await this.executeAll([]);
+    const leftMs = this.#leftMs();
+    if (leftMs >= waitsMs(1)) {
+      this.#pending = guarded(this.#pending, leftMs);
+    } else {
+      const last = this.#pending.findLastIndex((each) => each.must);
+      // Where nothing is looked at, its first statement goes before all the same: it may have to wait for somebody, and longer than there is time; then
+      // nothing may be made final.
+      const first = last === -1 && this.#pending[0] === BEGIN ? 1 : last;
+      const rest = this.#pending.splice(first + 1);
+      if (first !== -1) {
+        await this.executeAll([]);
+      }
+      this.defer(rest);
     }
-    this.defer(rest);
     await this.#flush([COMMIT], true);
+  }
+
+  #leftMs(): number {
+    return this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
   }
 
   async rollback(): Promise<void> {
@@ -184,6 +232,13 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     if (began) {
       await this.executeAll([ROLLBACK]);
     }
+  }
+
+  /** The server has taken too long to answer: nobody knows what state the connection is in. */
+  expire(): void {
+    this.#watch.remove(this);
+    this.close();
+    this.#giveUp?.(new LockTimeout());
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
@@ -206,12 +261,12 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
     const before = this.#pending;
     const all = before.length === 0 ? queries : [...before.map(({ query }) => query), ...queries];
     if (statements.hasSubscribers) {
-      for (const query of all) {
+      for (const query of withoutOurs(all)) {
         statements.publish({ service: this.#options.service, dialect: "mysql", ...query });
       }
     }
     const { observer, observed } = this.#options;
-    const ended = observed && observer?.statements(observed, all);
+    const ended = observed && observer?.statements(observed, withoutOurs(all));
     /** The rows that each statement changed, as far as they have answered. */
     const answered: number[] = [];
     let results: QueryResult<unknown>[];
@@ -234,6 +289,9 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
       if (missed !== undefined || (answered.length < before.length && isUniqueViolation(error))) {
         throw new DeferredConflict(error, missed ?? before[answered.length]);
       }
+      if (answered.length < before.length && before[answered.length]?.late === true) {
+        throw new LockTimeout();
+      }
       throw (this.#scope === undefined ? told(error) : undefined) ?? error;
     }
     for (const [index, each] of before.entries()) {
@@ -245,19 +303,18 @@ export class MysqlConnection implements DatabaseConnection, BatchingConnection {
   /** One round trip. */
   #send(queries: readonly CompiledQuery[], commits: boolean, answered: number[]): Promise<QueryResult<unknown>[]> {
     const { promise, resolve, reject } = Promise.withResolvers<QueryResult<unknown>[]>();
-    const left = this.#scope === undefined ? this.#timeoutMs : Math.max(1, this.#scope.deadline - Date.now());
+    const left = this.#leftMs();
     // A commit is heard out: given up, nobody would know whether it happened, nor go on with what it began.
-    const timeout = commits ? Math.max(left, COMMIT_TIMEOUT_MS) : left;
+    const timeout = commits ? left + COMMIT_TIMEOUT_MS : left;
     const [first] = queries as [CompiledQuery];
     const single = queries.length === 1;
     const sql = single ? this.#textOf(first) : queries.map((query) => this.#textOf(query)).join(";\n");
     // Ours, not mysql2's, which leaves its timer running when the connection breaks.
-    const timer = setTimeout(() => {
-      this.close();
-      reject(new LockTimeout());
-    }, timeout);
+    this.dueTime = Date.now() + timeout;
+    this.#giveUp = reject;
+    this.#watch.add(this);
     const command = this.#raw.query({ sql, values: null }, (error: Error | null, result: unknown, fields: unknown) => {
-      clearTimeout(timer);
+      this.#watch.remove(this);
       if (error !== null) {
         reject(error);
       } else if (single) {

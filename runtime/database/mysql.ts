@@ -6,7 +6,7 @@ import { type Kysely, sql } from "kysely";
 import { createPool, type Pool, type PoolOptions, type SslOptions } from "mysql2";
 import { binding } from "./binding.ts";
 import { checkServer, checkTables, type Expected, explained } from "./mysql-checks.ts";
-import { type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
+import { LOCK_WAIT_S, type MysqlConnection, mysqlDialect } from "./mysql-dialect.ts";
 import { type ReplicaOptions, staleSql } from "./replica.ts";
 import { ExactColumns, type MigrationPlace, type Store, type StoreOptions } from "./store.ts";
 import type { RuntimeTables } from "./tables.ts";
@@ -23,8 +23,6 @@ const REPLICA_CONNECT_TIMEOUT_MS = 1_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Idle connections are closed well before servers and the network between do it. */
 const IDLE_TIMEOUT_MS = 60_000;
-/** How long a statement waits for a row that another transaction holds; then the whole transaction tries again, within its deadline. */
-const LOCK_WAIT_S = 3;
 /** How long a process waits for another one's migrations. */
 const MIGRATION_WAIT_S = 600;
 /** How long a change of a table waits for the transactions that use it. */
@@ -185,7 +183,7 @@ function prepareSession(connection: { query: Pool["query"]; destroy?(): void }):
   };
   connection.query("set session transaction isolation level read committed", destroy);
   connection.query(
-    `set session time_zone = '+00:00', session sql_mode = '${SQL_MODE}', session innodb_lock_wait_timeout = ${LOCK_WAIT_S}`,
+    `set session time_zone = '+00:00', session sql_mode = '${SQL_MODE}', session innodb_lock_wait_timeout = ${LOCK_WAIT_S}, session lock_wait_timeout = ${LOCK_WAIT_S}`,
     destroy,
   );
 }

@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { create, type DescMessage, fromBinary, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, type Message, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { ConnectError, type HandlerContext } from "@connectrpc/connect";
 import type { Kysely } from "kysely";
 import { type Call, callOf } from "#runtime/call.ts";
 import { fail, REQUEST_ID_REUSED } from "#runtime/errors.ts";
+import { bytesOf, messageOf } from "#runtime/rpc/encoded.ts";
 import { insertRow, type Statement } from "./compiled.ts";
 import type { ReplayTable, RuntimeTables } from "./tables.ts";
 
@@ -26,15 +27,13 @@ export class CommandKnown extends Error {}
 
 /** The replay identity of a request. */
 export function commandOf(request: Message, context: HandlerContext): Command {
-  const hash = createHash("sha256")
-    .update(`${context.method.parent.typeName}/${context.method.name}\0`)
-    .update(toBinary(context.method.input, request))
-    .digest("hex");
+  const { parent, name, input, output } = context.method;
+  const hash = createHash("sha256").update(`${parent.typeName}/${name}\0`).update(bytesOf(input, request)).digest("hex");
   const traceparent = context.requestHeader.get("traceparent") ?? "";
   return {
     key: commandKey(request, context),
     hash,
-    output: context.method.output,
+    output,
     call: callOf(context),
     traceparent: traceparent.length <= 256 ? traceparent : "",
   };
@@ -95,7 +94,7 @@ export function readAnswer<D extends DescMessage>(
   if (row.state === "failed") {
     throw readError(row.answer);
   }
-  return fromBinary(output, row.answer);
+  return messageOf(output, row.answer);
 }
 
 interface StoredError {

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { create, type DescMessage, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ConnectError } from "@connectrpc/connect";
@@ -6,6 +6,7 @@ import type { SqlEntityManager } from "@mikro-orm/sql";
 import type { ControlledTransaction, Kysely } from "kysely";
 import { EventSchema } from "#gen/marketplace/event/v1/event_pb.ts";
 import { newId } from "#runtime/ids.ts";
+import { rememberBytes } from "#runtime/rpc/encoded.ts";
 import type { Observer } from "#runtime/telemetry/observer.ts";
 import { executeLater, executeTogether, type Outcome, type Outcomes } from "./batch.ts";
 import { compiledOf, insertRows, type Statement, updateRow } from "./compiled.ts";
@@ -190,7 +191,10 @@ export class OpenTransaction implements Transaction {
   }
 
   answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>, waits?: "surely"): void {
-    const answer = toBinary(schema, create(schema, message));
+    const whole = create(schema, message);
+    const answer = toBinary(schema, whole);
+    // Who hands it on as it is need not write it again.
+    rememberBytes(whole, answer);
     this.#answers.push({ key: requestKey, state: "answered", answer });
     this.#waiting(requestKey, waits);
   }
@@ -357,5 +361,5 @@ export async function eventScope(tx: Transaction, traceparent: string, work: () 
 
 /** The partition of an aggregate: the same in every process, for good. */
 export function partitionOf(aggregateId: string): number {
-  return (createHash("md5").update(aggregateId).digest()[0] as number) % PARTITIONS;
+  return Number.parseInt(hash("md5", aggregateId, "hex").slice(0, 2), 16) % PARTITIONS;
 }

@@ -1,13 +1,6 @@
-import {
-  type DescMessage,
-  fromBinary,
-  fromJsonString,
-  type Message,
-  type Registry,
-  toBinary,
-  toJsonString,
-} from "@bufbuild/protobuf";
+import { type DescMessage, fromBinary, fromJsonString, type Message, type Registry, toJsonString } from "@bufbuild/protobuf";
 import { failure, MALFORMED_REQUEST, UNKNOWN_FIELD } from "#runtime/errors.ts";
+import { bytesOf } from "#runtime/rpc/encoded.ts";
 
 /** How a message becomes bytes and back. */
 export interface Codec {
@@ -28,7 +21,7 @@ export const protoCodec: Codec = {
       throw failure(MALFORMED_REQUEST, { message: `The request cannot be read: ${(cause as Error).message.slice(0, 300)}`, cause });
     }
   },
-  serialize: (schema, message) => toBinary(schema, message),
+  serialize: bytesOf,
 };
 
 const UNKNOWN_KEY = /key "(.{1,100}?)" is unknown/;

@@ -11,6 +11,7 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import { UnaryCall } from "#runtime/rpc/call.ts";
+import { bytesOf, messageOf } from "#runtime/rpc/encoded.ts";
 import { tooLarge } from "#runtime/rpc/gzip.ts";
 import type { UnaryMethod } from "#runtime/rpc/method.ts";
 import type { CallObserver } from "#runtime/telemetry/observer.ts";
@@ -166,12 +167,12 @@ class MemoryCall extends UnaryCall {
   protected receive(): void {
     const { desc, maxRequestBytes } = this.rpc;
     if (this.#bytes.length > maxRequestBytes) throw tooLarge(maxRequestBytes);
-    void this.handle(fromBinary(desc.input, this.#bytes));
+    void this.handle(messageOf(desc.input, this.#bytes));
   }
 
   protected answer(message: Message): void {
     const { desc, maxResponseBytes } = this.rpc;
-    const bytes = toBinary(desc.output, message);
+    const bytes = bytesOf(desc.output, message);
     if (bytes.length > maxResponseBytes) {
       throw new Error(`An answer of ${bytes.length} bytes is larger than the ${maxResponseBytes} that may be sent.`);
     }

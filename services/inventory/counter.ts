@@ -1,6 +1,7 @@
 import type { Call } from "#runtime/call.ts";
 import { gathered } from "#runtime/database/gathered.ts";
 import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
+import { Recent } from "#runtime/recent.ts";
 import type { InventoryDatabase, StockRow } from "./entities.ts";
 import { type Line, loadStock } from "./stock.ts";
 
@@ -14,12 +15,15 @@ export interface Lack {
 export interface Place {
   /** To be called when the transaction has ended, whichever way. */
   leave(): void;
+  /** To be called before, when it found that the units are gone: others who want them are told by a read. */
+  tooLate(): void;
 }
 
 /** Where the buyers of one process queue before they begin a transaction. */
 export interface Counter {
   /**
-   * Lets a buyer begin to take units, or tells what is lacking by what is committed now. To come in promises nothing: only the transaction decides.
+   * Lets a buyer begin to take units, or tells what is lacking by what is committed now. To come in promises nothing: only the transaction decides. Who wants what
+   * nobody else has wanted of late is let in without a look.
    *
    * @throws ConnectError DEADLINE_EXCEEDED when the call ends while it waits.
    */
@@ -33,6 +37,9 @@ interface Taking {
   ended: PromiseWithResolvers<void>;
 }
 
+/** How many listings that several wanted are remembered. */
+const WANTED_MAX = 10_000;
+
 /**
  * Most who want the last unit come too late, so losing must cost as little as possible: a read that all who ask at that moment share, and no transaction.
  * For each listing no more buyers are let in than it has units. The others wait until one of those has ended and look again; without that, all who
@@ -44,6 +51,15 @@ export function openCounter(database: InventoryDatabase): Counter {
     keyOf: (row) => row.listing_id,
   });
   const takings = new Map<string, Taking>();
+  /** Listings that several wanted at once, or somebody too late. */
+  const wanted = new Recent<true>(WANTED_MAX);
+
+  function isQuiet({ listingId }: Line): boolean {
+    if (takings.has(listingId)) {
+      wanted.set(listingId, true);
+    }
+    return !wanted.has(listingId);
+  }
 
   function come(lines: readonly Line[]): Place {
     for (const { listingId, units } of lines) {
@@ -51,7 +67,12 @@ export function openCounter(database: InventoryDatabase): Counter {
       taking.units += units;
       takings.set(listingId, taking);
     }
-    return { leave: () => leave(lines) };
+    const tooLate = () => {
+      for (const { listingId } of lines) {
+        wanted.set(listingId, true);
+      }
+    };
+    return { leave: () => leave(lines), tooLate };
   }
 
   function leave(lines: readonly Line[]): void {
@@ -69,6 +90,9 @@ export function openCounter(database: InventoryDatabase): Counter {
 
   return {
     async enter(lines, { signal }) {
+      if (lines.every(isQuiet)) {
+        return come(lines);
+      }
       for (;;) {
         const rows = await Promise.all(lines.map((line) => stockOf(line.listingId)));
         const available = (index: number) => rows[index]?.available_units;

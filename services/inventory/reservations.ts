@@ -147,6 +147,20 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
   return { row, lines };
 }
 
+/** A reservation is not pending any more, or its time has run out: not as it was known. */
+export class NotAsKnown extends Error {}
+
+/**
+ * Makes a reservation final that is `known` as it was made; its lines never change. Whether it is still pending decides the write: the transaction fails with
+ * NotAsKnown otherwise.
+ */
+export async function commitKnown(tx: InventoryTransaction, { row, lines }: Reserved): Promise<Reserved> {
+  const { reservation_id: reservationId } = row;
+  await tx.must(endings.COMMITTED(tx.sql, { reservationId, now: tx.now }), () => new NotAsKnown());
+  await moveReserved(tx, "COMMITTED", lines, reservationId);
+  return { row: { ...row, state: "COMMITTED", end_time: tx.now, watch_time: null }, lines };
+}
+
 /** Makes a reservation final; one whose time has run out is refused even if its units have not gone back yet. */
 export async function commit(tx: InventoryTransaction, reservationId: string): Promise<Reserved> {
   const metadata = { reservation_id: reservationId };
@@ -210,12 +224,22 @@ async function end(tx: InventoryTransaction, reservationId: string, state: EndSt
   const [{ changed }, { rows }] = await tx.together(ending, reservationOf(tx.sql, { reservationId }));
   const reserved = reservedOf(rows);
   if (reserved !== undefined && changed === 1n) {
-    const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", reserved.lines, reservationId);
-    if (lacking !== undefined) {
-      throw new Error(`the stock of listing ${lacking.line.listingId} has fewer reserved units than reservation ${reservationId}.`);
-    }
+    await moveReserved(tx, state, reserved.lines, reservationId);
   }
   return reserved;
+}
+
+/** Sells the units of a reservation that has ended, or gives them back. */
+async function moveReserved(
+  tx: InventoryTransaction,
+  state: EndState,
+  lines: readonly Line[],
+  reservationId: string,
+): Promise<void> {
+  const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", lines, reservationId);
+  if (lacking !== undefined) {
+    throw new Error(`the stock of listing ${lacking.line.listingId} has fewer reserved units than reservation ${reservationId}.`);
+  }
 }
 
 const endings: Readonly<Record<EndState, ReturnType<typeof endingAs>>> = {

@@ -8,18 +8,21 @@ import {
 } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import { accountIfAny, accountOf, type Call, callOf, isService } from "#runtime/call.ts";
 import { commandKey } from "#runtime/database/replay.ts";
-import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
+import { fail, INVALID_REQUEST, reasonOf } from "#runtime/errors.ts";
+import { Recent } from "#runtime/recent.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { checkStock } from "./check.ts";
 import { openCounter } from "./counter.ts";
 import type { InventoryDatabase, StockRow } from "./entities.ts";
-import { LISTING_NOT_FOUND, RESERVATION_NOT_FOUND } from "./errors.ts";
+import { LISTING_NOT_FOUND, OUT_OF_STOCK, RESERVATION_NOT_FOUND } from "./errors.ts";
 import { toReservation, toStock } from "./messages.ts";
 import {
   commit,
+  commitKnown,
   expiry,
   failLacking,
   loadReservation,
+  NotAsKnown,
   type Reserved,
   release,
   requireLifetime,
@@ -29,6 +32,9 @@ import {
 } from "./reservations.ts";
 import { loadStock, setUnits } from "./stock.ts";
 
+/** How many reservations a process remembers between making them and their end. */
+const RECENT_MAX = 1_000;
+
 /** What inventory is made of. */
 export interface InventoryDependencies {
   readonly database: InventoryDatabase;
@@ -36,7 +42,8 @@ export interface InventoryDependencies {
 
 /** Inventory: units behind listings, and their reservations. */
 export function inventory({ database }: InventoryDependencies): ServiceModule {
-  const reserveAtCounter = reserving(database);
+  const recent = new Recent<Reserved>(RECENT_MAX);
+  const reserveAtCounter = reserving(database, recent);
   return {
     name: "inventory",
     database,
@@ -82,7 +89,17 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
 
         reserve: reserveAtCounter,
 
-        commitReservation(request, context) {
+        async commitReservation(request, context) {
+          const known = recent.take(request.reservationId);
+          if (known !== undefined) {
+            try {
+              return await database.command(request, context, async (tx) => answer(await commitKnown(tx, known)));
+            } catch (error) {
+              if (!(error instanceof NotAsKnown)) {
+                throw error;
+              }
+            }
+          }
           return database.command(request, context, async (tx) => answer(await commit(tx, request.reservationId)));
         },
 
@@ -107,15 +124,27 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
 }
 
 /** Reserves for those whom the counter lets in. The others are told by reads alone, unless they are repeats, whose answer is known. */
-function reserving(database: InventoryDatabase) {
+function reserving(database: InventoryDatabase, recent: Recent<Reserved>) {
   const counter = openCounter(database);
   const seen = seenBefore(database);
   return async (request: ReserveRequest, context: HandlerContext): Promise<MessageInitShape<typeof ReserveResponseSchema>> => {
     const wanted = wantedOf(request);
-    const take = () => database.command(request, context, async (tx) => answer(await reserve(tx, wanted)));
+    const take = () =>
+      database.command(request, context, async (tx) => {
+        const reserved = await reserve(tx, wanted);
+        tx.afterCommit(() => recent.set(wanted.reservationId, reserved));
+        return answer(reserved);
+      });
     const place = await counter.enter(wanted.lines, callOf(context));
     if ("leave" in place) {
-      return take().finally(place.leave);
+      return take()
+        .catch((error: unknown) => {
+          if (reasonOf(error) === OUT_OF_STOCK.name) {
+            place.tooLate();
+          }
+          throw error;
+        })
+        .finally(place.leave);
     }
     // Read after the stock: if this very reservation took the units, it is seen now.
     if (await seen(commandKey(request, context), wanted.reservationId)) {

@@ -56,6 +56,8 @@ export const OrderEntity = defineEntity({
     eventSequence: p.bigint("number").nullable(),
     /** When the job `order.due` is to look after it; null when nobody is, or when that job is planned. */
     watchTime: p.bigint("number").nullable(),
+    /** The command that placed it while its caller waits; null when nobody does, or when `order_command` has it because others wait, too. */
+    waitingKey: p.string().length(191).nullable(),
   },
 });
 
@@ -99,7 +101,7 @@ export const SagaStepEntity = defineEntity({
   },
 });
 
-/** A command whose caller waits for the outcome of the order's saga. */
+/** A command whose caller waits for the outcome of the order's saga; who placed it and waits alone stands in the order's row. */
 export const OrderCommandEntity = defineEntity({
   name: "OrderCommand",
   tableName: "order_command",

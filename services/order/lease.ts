@@ -22,18 +22,27 @@ export function acquireLease(database: OrderDatabase, orderId: string, owner: st
   });
 }
 
-/**
- * The write of a saga: renews the lease, or gives it back, if `owner` still holds it; else it changes no row. With the saga's steps, unless these were not read.
- */
-export function fence(
+/** What every write of a saga does to the order's row, and where: it changes none when the runner does not hold the lease any more. */
+export interface Held {
+  readonly set: { saga?: string; lease_owner: string | null; lease_expire_time: number | null };
+  readonly where: { lease_owner: string };
+  /** Whether others may wait for the order than who placed it: seen when a write that counted on the contrary changed nothing. */
+  readonly others: boolean;
+}
+
+/** Renews the lease, or gives it back, if `owner` still holds it. With the saga's steps, unless these were not read. */
+export function held(
   tx: OrderTransaction,
-  orderId: string,
   owner: string,
-  { release, saga }: { release: boolean; saga?: string | undefined },
-): Statement<unknown> {
+  { release, saga, others }: { release: boolean; saga?: string | undefined; others: boolean },
+): Held {
   const lease = release ? { lease_owner: null, lease_expire_time: null } : leaseColumns(tx, { owner });
-  const set = saga === undefined ? lease : { saga, ...lease };
-  return updateRow(tx.sql, "orders", set, { order_id: orderId, lease_owner: owner });
+  return { set: saga === undefined ? lease : { saga, ...lease }, where: { lease_owner: owner }, others };
+}
+
+/** The write of a saga that changes nothing else of the order. */
+export function fence(tx: OrderTransaction, orderId: string, { set, where }: Held): Statement<unknown> {
+  return updateRow(tx.sql, "orders", set, { order_id: orderId, ...where });
 }
 
 /** When the lease of an order runs out; undefined when nobody holds it. */

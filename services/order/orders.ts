@@ -1,6 +1,7 @@
 import { create, fromBinary, type Message, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { ConnectError } from "@connectrpc/connect";
 import {
   OrderCancellationStartedSchema,
   OrderCancelledSchema,
@@ -11,11 +12,18 @@ import {
   OrderPlacedSchema,
   OrderShippedSchema,
 } from "#gen/marketplace/order/v1/events_pb.ts";
-import { type OrderSchema, OrderState, ShippingAddressSchema } from "#gen/marketplace/order/v1/order_pb.ts";
+import {
+  type OrderSchema,
+  OrderState,
+  PlaceOrderResponseSchema,
+  ShippingAddressSchema,
+} from "#gen/marketplace/order/v1/order_pb.ts";
 import { insertRow, insertRows, updateRow } from "#runtime/database/compiled.ts";
+import { failure } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import type { LineRow, OrderDatabase, OrderRow, OrderTransaction, Viewer } from "./entities.ts";
-import { LEASE_MS } from "./lease.ts";
+import { ORDER_STATE_CONFLICT } from "./errors.ts";
+import { type Held, LEASE_MS } from "./lease.ts";
 import type { Quote } from "./quote.ts";
 import { addressStates, dueTimeOf, finalStates, motionStates, RESERVATION_MS, type State, transitions } from "./states.ts";
 
@@ -67,6 +75,8 @@ export interface NewOrder {
   readonly lease: Pick<OrderRow, "lease_owner" | "lease_expire_time">;
   /** The steps of its saga, as `steps.ts` writes them. */
   readonly saga: string;
+  /** The command whose caller waits for it. */
+  readonly waitingKey: string;
 }
 
 /** Writes a new order in the state PLACING. */
@@ -101,6 +111,7 @@ export async function insertOrder(tx: OrderTransaction, order: NewOrder): Promis
     saga: order.saga,
     event_sequence: 1,
     watch_time: watchTimeOf("PLACING", null, tx.now),
+    waiting_key: order.waitingKey,
   };
   const lines = quote.lines.map((line, position) => ({
     order_id: orderId,
@@ -150,9 +161,20 @@ export async function lockOrder(tx: OrderTransaction, orderId: string): Promise<
   return readOrder(tx.sql, orderId);
 }
 
+/** How a change of state is written. */
+export interface Change {
+  /** What the saga writes with it, on the condition that its runner still holds the lease. */
+  readonly held?: Held | undefined;
+  /** What who placed the order gets when it is being cancelled; ORDER_STATE_CONFLICT unless given. */
+  readonly error?: ConnectError | undefined;
+  /** What it means that the order is not as it was read. */
+  readonly otherwise?: () => Error;
+}
+
 /**
  * Moves an order to another state by a conditional update that must hit its row in the state given, with everything that follows from it: times, the
- * due job, the event. Answers the order as it then is; the transaction fails with `otherwise` when its state was another already.
+ * due job, the event, the answer of who placed it and waits. Answers the order as it then is; the transaction fails with `otherwise` when its state was
+ * another already.
  *
  * @throws Error when the table of transitions does not allow it.
  */
@@ -161,7 +183,7 @@ export async function changeState(
   order: OrderRecord,
   to: State,
   set: OrderChanges = {},
-  otherwise: () => Error = () => new Error(`the order ${order.order_id} is not ${order.state} any more.`),
+  { held, error, otherwise = () => new Error(`the order ${order.order_id} is not ${order.state} any more.`) }: Change = {},
 ): Promise<OrderRecord> {
   if (!transitions[order.state].includes(to)) {
     throw new Error(`an order that is ${order.state} does not become ${to}: see states.ts.`);
@@ -179,16 +201,43 @@ export async function changeState(
     due_time: dueTime,
     watch_time: watchTimeOf(to, dueTime, tx.now),
     version: order.version + 1,
+    ...(order.waiting_key === null ? {} : { waiting_key: null }),
+    ...held?.set,
     ...(schema !== undefined && order.event_sequence != null ? { event_sequence: order.event_sequence + 1 } : {}),
   };
   const { order_id, state, version } = order;
-  await tx.must(updateRow(tx.sql, "orders", changes, { order_id, state, version }), otherwise);
+  const placed = placerOf(order, held);
+  const where = { order_id, state, version, ...(placed === null ? {} : { waiting_key: placed }), ...held?.where };
+  await tx.must(updateRow(tx.sql, "orders", changes, where), otherwise);
   const changed: OrderRecord = { ...order, ...changes };
+  if (placed !== null) {
+    answerPlacer(tx, placed, changed, error);
+  }
   tx.changed({ kind: "order", id: order.order_id, version: changed.version });
   if (schema !== undefined) {
     append(tx, schema as unknown as EventSchema, changed);
   }
   return changed;
+}
+
+/** The command of who placed the order and waits alone; null when the order's row does not have it, or may not have it any more. */
+export function placerOf(order: OrderRecord, held?: Held): string | null {
+  return held?.others === true ? null : order.waiting_key;
+}
+
+/** Answers who placed an order with what became of it. */
+export function answerPlacer(tx: OrderTransaction, requestKey: string, order: OrderRecord, error?: ConnectError): void {
+  if (order.state === "CANCELLING" || order.state === "CANCELLED") {
+    tx.answerError(requestKey, error ?? stateConflict(order), "surely");
+  } else {
+    tx.answer(requestKey, PlaceOrderResponseSchema, { order: orderMessage(order, "buyer") }, "surely");
+  }
+}
+
+/** The refusal of a command that the order's state does not allow. */
+export function stateConflict(order: OrderRecord): ConnectError {
+  const { order_id, state, cancel_reason } = order;
+  return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
 }
 
 /** When the job looks after an order: when it is due, or when whoever drives its saga may have died. */

@@ -13,7 +13,6 @@ import { FIRST_STEP } from "./purchase.ts";
 import { type Quote, quote } from "./quote.ts";
 import type { Lease } from "./saga.ts";
 import { type StepRecord, writeSteps } from "./steps.ts";
-import { addWaiting } from "./waiting.ts";
 
 /** What a buyer and a seller agree on, before anything is written. */
 export interface Agreed {
@@ -68,8 +67,8 @@ export function placements(clients: Clients) {
         paymentMethodToken: agreed.paymentMethodToken,
         lease: leaseColumns(tx, { owner }),
         saga: writeSteps([step]),
+        waitingKey: requestKey,
       });
-      await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
       return { orderId, lease: { owner, fresh: { order, step } } };
     },
   };

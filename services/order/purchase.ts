@@ -25,8 +25,9 @@ import {
   PAYMENT_METHOD_INVALID,
   RESERVATION_EXPIRED,
 } from "./errors.ts";
-import { changeState, type OrderChanges, type OrderRecord, readOrder } from "./orders.ts";
-import type { Course, Saga, StepCall } from "./saga.ts";
+import type { Held } from "./lease.ts";
+import { changeState, type OrderChanges, type OrderRecord, placerOf, readOrder } from "./orders.ts";
+import { type Course, LeaseLost, OthersWait, type Saga, type StepCall } from "./saga.ts";
 import { CAPTURE_MARGIN_MS, type State } from "./states.ts";
 import { releaseWaiting, settleWaiting, waitingKeys } from "./waiting.ts";
 
@@ -64,7 +65,7 @@ const paymentOf = (clients: Clients) => clients.of(PaymentService);
 /** An order while its saga runs: knows the record as last written, and writes the next state. */
 interface Moving {
   readonly order: OrderRecord;
-  move(tx: OrderTransaction, to: State, set?: OrderChanges, error?: ConnectError): Promise<void>;
+  move(tx: OrderTransaction, held: Held, to: State, set?: OrderChanges, error?: ConnectError): Promise<void>;
 }
 
 /** The courses of orders: what the saga engine does with an order in each state. */
@@ -90,9 +91,9 @@ function courseOf(database: OrderDatabase, neighbours: Neighbours, moving: Movin
       return {
         direction: moving.order.state === "CANCELLING" ? "back" : "forward",
         run: (saga) => purchase(saga, moving, neighbours, database),
-        refused: (tx, error, pending) =>
-          moving.move(tx, pending ? "CANCELLING" : "CANCELLED", { cancel_reason: reasonOf(error) ?? "" }, error),
-        undone: (tx) => moving.move(tx, "CANCELLED"),
+        refused: (tx, held, error, pending) =>
+          moving.move(tx, held, pending ? "CANCELLING" : "CANCELLED", { cancel_reason: reasonOf(error) ?? "" }, error),
+        undone: (tx, held) => moving.move(tx, held, "CANCELLED"),
         delayed: release(["cancel"]),
         describe,
       };
@@ -156,10 +157,10 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
         return refuseUnless(isPromised, response);
       },
       settled: (answer) => answer.payment?.state !== PaymentState.AWAITING_CONFIRMATION,
-      wait: (tx) => moving.move(tx, "AWAITING_CONFIRMATION", { confirmation_url: confirmationUrl }),
+      wait: (tx, held) => moving.move(tx, held, "AWAITING_CONFIRMATION", { confirmation_url: confirmationUrl }),
       // Who came after the question was asked may know better, and is not answered with what was heard.
       stillWaiting: async (tx) => ((await releaseWaiting(tx, moving.order, ["continue"], asking)) ? "again" : "rest"),
-      resume: (tx) => moving.move(tx, "PLACING"),
+      resume: (tx, held) => moving.move(tx, held, "PLACING"),
     });
   }
 
@@ -179,7 +180,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
     run: ({ requestId, timeoutMs }) => inventory.commitReservation({ requestId, reservationId }, { timeoutMs }),
   });
 
-  await saga.settle((tx) => moving.move(tx, "PAID"));
+  await saga.settle((tx, held) => moving.move(tx, held, "PAID"));
 }
 
 /** The end of a purchase: escrow goes to the seller. There is no way back from here, so nothing is refused: it is tried until it succeeds. */
@@ -190,7 +191,7 @@ async function complete(saga: Saga, moving: Moving, { payment }: Neighbours): Pr
     keep: () => ({}),
     run: ({ requestId, timeoutMs }) => payment.releaseEscrow({ requestId, paymentId }, { timeoutMs }),
   });
-  await saga.settle((tx) => moving.move(tx, "COMPLETED"));
+  await saga.settle((tx, held) => moving.move(tx, held, "COMPLETED"));
 }
 
 /**
@@ -257,10 +258,14 @@ function moving(start: OrderRecord): Moving {
     get order() {
       return order;
     },
-    async move(tx, to, set, error) {
-      // Whoever changes the state of an order under way also takes its lease, and that is looked at before.
-      const next = await changeState(tx, order, to, set);
-      await settleWaiting(tx, next, error);
+    async move(tx, held, to, set, error) {
+      const alone = placerOf(order, held) !== null;
+      // Whoever changes the state of an order under way also takes its lease; and who comes to wait beside who placed it moves that one's command.
+      const otherwise = () => (alone ? new OthersWait() : new LeaseLost());
+      const next = await changeState(tx, order, to, set, { held, error, otherwise });
+      if (!alone) {
+        await settleWaiting(tx, next, error);
+      }
       tx.afterCommit(() => {
         order = next;
       });

@@ -4,7 +4,7 @@ import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#run
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import { acquireLease, fence } from "./lease.ts";
+import { acquireLease, fence, type Held, held } from "./lease.ts";
 import type { OrderRecord } from "./orders.ts";
 import { readSteps, type StepRecord, writeSteps } from "./steps.ts";
 
@@ -48,12 +48,15 @@ export interface Question<R extends DescMessage> extends Omit<Step<R>, "undo" | 
   /** Whether the answer is there. */
   readonly settled: (answer: MessageShape<R>) => boolean;
   /** Written when the saga begins to wait. */
-  readonly wait: (tx: OrderTransaction) => Promise<unknown>;
+  readonly wait: Move;
   /** Written when it was asked and has to wait on. Answers "again" when somebody had it continued after it was asked. */
   readonly stillWaiting: (tx: OrderTransaction) => Promise<"rest" | "again">;
   /** Written with the answer. */
-  readonly resume: (tx: OrderTransaction) => Promise<unknown>;
+  readonly resume: Move;
 }
+
+/** A change of the order's state: one update that also writes what is `held`, on its condition. */
+export type Move = (tx: OrderTransaction, held: Held) => Promise<unknown>;
 
 /** What a saga's function is given: it awaits one step after the other, and ends by `settle`. */
 export interface Saga {
@@ -62,7 +65,7 @@ export interface Saga {
   /** Waits for an answer from outside. The saga rests until it is continued. */
   ask<R extends DescMessage>(name: string, question: Question<R>): Promise<MessageShape<R>>;
   /** Writes the end, together with the last step's outcome. */
-  settle(change: (tx: OrderTransaction) => Promise<unknown>): Promise<void>;
+  settle(move: Move): Promise<void>;
 }
 
 /** Where an order's saga is headed: forward through `run`, or back through the undos of the same function. */
@@ -70,9 +73,9 @@ export interface Course {
   readonly direction: "forward" | "back";
   readonly run: (saga: Saga) => Promise<void>;
   /** Written when a step was refused; `pending` says whether other steps are to be undone first. */
-  readonly refused?: (tx: OrderTransaction, error: ConnectError, pending: boolean) => Promise<unknown>;
+  readonly refused?: (tx: OrderTransaction, held: Held, error: ConnectError, pending: boolean) => Promise<unknown>;
   /** Written when everything is undone. */
-  readonly undone?: (tx: OrderTransaction) => Promise<unknown>;
+  readonly undone?: Move;
   /** Written when a try failed and the saga goes on later, in a job. */
   readonly delayed: (tx: OrderTransaction) => Promise<unknown>;
   /** What a person should know of the order when the saga is stuck: ids only. */
@@ -85,6 +88,8 @@ export interface SagaOptions {
   readonly log: Log;
   /** The course of an order as it is now, read unless it is `known`; undefined when there is nothing to do. */
   readonly course: (orderId: string, known?: OrderRecord) => Promise<Course | undefined>;
+  /** Written, under the order's lock, when there is nothing to do. */
+  readonly ended: (tx: OrderTransaction, orderId: string) => Promise<unknown>;
 }
 
 /** A lease taken in the transaction that made the saga necessary. */
@@ -106,7 +111,9 @@ export interface Sagas {
 }
 
 /** Another runner has taken the order over: this one must not write any more. */
-class LeaseLost extends Error {}
+export class LeaseLost extends Error {}
+/** Others wait for the order than who placed it; or the lease is lost. */
+export class OthersWait extends Error {}
 /** The saga waits for somebody outside. */
 class Parked extends Error {}
 /** Going back: there is nothing further that was begun. */
@@ -179,7 +186,7 @@ class Run implements Saga {
     try {
       course = await this.#options.course(this.#orderId, this.#fresh?.order);
       if (course === undefined) {
-        await this.#write(undefined, { last: true });
+        await this.#write((tx) => this.#options.ended(tx, this.#orderId), { last: true });
         return;
       }
       const { step } = this.#fresh ?? {};
@@ -208,7 +215,7 @@ class Run implements Saga {
       if (error instanceof Refused && course.refused !== undefined) {
         const { refused } = course;
         const pending = this.#undos.length > 0;
-        await this.#write((tx) => refused(tx, error.failure, pending), { last: !pending });
+        await this.#move((tx, held) => refused(tx, held, error.failure, pending), { last: !pending });
         if (!pending) {
           return;
         }
@@ -230,7 +237,7 @@ class Run implements Saga {
       this.#advanced = true;
     }
     this.#current = undefined;
-    await this.#write(async (tx) => course.undone?.(tx), { last: true });
+    await (course.undone === undefined ? this.#write(undefined, { last: true }) : this.#move(course.undone, { last: true }));
   }
 
   async step<R extends DescMessage>(name: string, step: Step<R>): Promise<MessageShape<R>> {
@@ -281,7 +288,7 @@ class Run implements Saga {
     }
     if (known === undefined) {
       this.#newStep(name, 0);
-      await this.#write(question.wait, { last: true });
+      await this.#move(question.wait, { last: true });
       throw new Parked();
     }
     const row = await this.#begin(name, known);
@@ -295,15 +302,15 @@ class Run implements Saga {
       throw new Parked();
     }
     this.#record(row, { state: "done", reason: "", result: toBinary(question.result, answer) });
-    await this.#write(question.resume);
+    await this.#move(question.resume, { last: false });
     return answer;
   }
 
-  async settle(change: (tx: OrderTransaction) => Promise<unknown>): Promise<void> {
+  async settle(move: Move): Promise<void> {
     if (this.#back) {
       throw new Unwound();
     }
-    await this.#write(change, { last: true });
+    await this.#move(move, { last: true });
   }
 
   /** Records that a step is about to be tried. */
@@ -374,8 +381,7 @@ class Run implements Saga {
     { last = false, later = false, again = () => false }: { last?: boolean; later?: boolean; again?: () => boolean } = {},
   ): Promise<void> {
     await this.#options.database.transaction(async (tx) => {
-      const saga = this.#known && writeSteps(this.#known.values());
-      await tx.must(fence(tx, this.#orderId, this.#owner, { release: last, saga }), () => new LeaseLost());
+      await tx.must(fence(tx, this.#orderId, this.#held(tx, { last })), () => new LeaseLost());
       await change?.(tx);
       if (again()) {
         tx.schedule({ kind: SAGA_JOB, key: this.#orderId, dueTime: tx.now });
@@ -383,6 +389,30 @@ class Run implements Saga {
         tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
       }
     });
+  }
+
+  /** As `#write`, with a change of the order's state in the same update. */
+  async #move(move: Move, { last }: { last: boolean }): Promise<void> {
+    const write = (others: boolean) =>
+      this.#options.database.transaction(async (tx) => {
+        await move(tx, this.#held(tx, { last, others }));
+        if (last && this.#planned) {
+          tx.unschedule({ kind: SAGA_JOB, key: this.#orderId });
+        }
+      });
+    try {
+      await write(false);
+    } catch (error) {
+      if (!(error instanceof OthersWait)) {
+        throw error;
+      }
+      await write(true);
+    }
+  }
+
+  #held(tx: OrderTransaction, { last, others = false }: { last: boolean; others?: boolean }): Held {
+    const saga = this.#known && writeSteps(this.#known.values());
+    return held(tx, this.#owner, { release: last, saga, others });
   }
 
   /** A try failed and may be tried again: notes why, gives the lease back, and leaves the rest to the job. */

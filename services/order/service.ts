@@ -19,13 +19,13 @@ import { createGate } from "./admission.ts";
 import { createDriving, type Driving } from "./driving.ts";
 import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
 import { LEASE_MS, leaseColumns } from "./lease.ts";
-import { changeState, lockOrder, type OrderChanges, type OrderRecord, orderMessage } from "./orders.ts";
+import { changeState, lockOrder, type OrderChanges, type OrderRecord, orderMessage, readOrder, stateConflict } from "./orders.ts";
 import { placements, type Started } from "./placing.ts";
 import { purchaseCourses } from "./purchase.ts";
 import { orderReads, viewerIn } from "./reads.ts";
 import { createSagas, SAGA_JOB } from "./saga.ts";
 import { type State, transitions } from "./states.ts";
-import { addWaiting, releaseWaiting, settleWaiting, stateConflict } from "./waiting.ts";
+import { addWaiting, joinPlacer, releaseWaiting, settleLeft, settleWaiting } from "./waiting.ts";
 import { createWatching, WATCH_OPTIONS, type WatchOptions } from "./watch.ts";
 
 /** What the order service is made of. */
@@ -46,7 +46,7 @@ const READING = { atOnce: 32, waitingMax: 1_000, waitMaxMs: 2_000 };
 
 /** The order service: drives a purchase through inventory and payment, and all that follows it. */
 export function order({ database, clients, pages, log, watch = {} }: OrderDependencies): ServiceModule {
-  const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }) });
+  const sagas = createSagas({ database, log, course: purchaseCourses({ database, clients }), ended: settleEnded });
   const driving = createDriving({ database, sagas, log });
   const reads = orderReads(database, pages);
   const watching = createWatching({ database, log, options: { ...WATCH_OPTIONS, ...watch } });
@@ -97,7 +97,8 @@ export function order({ database, clients, pages, log, watch = {} }: OrderDepend
             if (found.order.state !== "AWAITING_CONFIRMATION" && found.order.state !== "PLACING") {
               throw stateConflict(found.order);
             }
-            await wait(tx, requestKey, "continue", found);
+            const order = await joinPlacer(tx, found.order);
+            await wait(tx, requestKey, "continue", { ...found, order });
             tx.schedule({ kind: SAGA_JOB, key: found.order.order_id, dueTime: tx.now + LEASE_MS });
             return takeLease(tx, found.order);
           });
@@ -216,12 +217,18 @@ async function wait(
   await addWaiting(tx, { requestKey, orderId, command, viewer: found.viewer });
 }
 
+/** Answers whoever still waits for an order whose saga has nothing to do. */
+async function settleEnded(tx: OrderTransaction, orderId: string): Promise<void> {
+  const order = await readOrder(tx.sql, orderId);
+  await (order && settleLeft(tx, order));
+}
+
 /** Moves an order on, or refuses what its state does not allow. */
 async function advance(tx: OrderTransaction, order: OrderRecord, to: State, set: OrderChanges): Promise<OrderRecord> {
   if (!transitions[order.state].includes(to)) {
     throw stateConflict(order);
   }
-  return changeState(tx, order, to, set, () => stateConflict(order));
+  return changeState(tx, order, to, set, { otherwise: () => stateConflict(order) });
 }
 
 /** Turns the saga of an order to another course: whoever drives it loses the lease, and with it the right to write. */

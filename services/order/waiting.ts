@@ -5,11 +5,9 @@ import {
   ContinueOrderResponseSchema,
   PlaceOrderResponseSchema,
 } from "#gen/marketplace/order/v1/order_pb.ts";
-import { compiledFor, insertRow } from "#runtime/database/compiled.ts";
-import { failure } from "#runtime/errors.ts";
+import { compiledFor, insertRow, updateRow } from "#runtime/database/compiled.ts";
 import type { Command, OrderDatabase, OrderTransaction, Viewer } from "./entities.ts";
-import { ORDER_STATE_CONFLICT } from "./errors.ts";
-import { type OrderRecord, orderMessage } from "./orders.ts";
+import { answerPlacer, type OrderRecord, orderMessage, stateConflict } from "./orders.ts";
 import type { State } from "./states.ts";
 
 /** The states that are the outcome of each command: what its caller waits for. */
@@ -27,6 +25,29 @@ export async function addWaiting(
 ): Promise<void> {
   const { requestKey, orderId, command, viewer } = wait;
   await tx.later(insertRow(tx.sql, "order_command", { request_key: requestKey, order_id: orderId, command, viewer }));
+}
+
+/**
+ * Makes room beside who placed the order and waited alone: the saga that counts on that sees by it that others wait. The caller has locked the order. Gives the
+ * order as it then is.
+ */
+export async function joinPlacer(tx: OrderTransaction, order: OrderRecord): Promise<OrderRecord> {
+  const { order_id: orderId, waiting_key: requestKey } = order;
+  if (requestKey === null) {
+    return order;
+  }
+  await addWaiting(tx, { requestKey, orderId, command: "place", viewer: "buyer" });
+  await tx.later(updateRow(tx.sql, "orders", { waiting_key: null }, { order_id: orderId }));
+  return { ...order, waiting_key: null };
+}
+
+/** Answers those whom a program that knew of them only half has left: it moved the order on, or waits for it in the table. */
+export async function settleLeft(tx: OrderTransaction, order: OrderRecord): Promise<void> {
+  if (order.waiting_key !== null) {
+    await tx.later(updateRow(tx.sql, "orders", { waiting_key: null }, { order_id: order.order_id }));
+    answerPlacer(tx, order.waiting_key, order);
+  }
+  await settleWaiting(tx, order);
 }
 
 /**
@@ -66,12 +87,6 @@ export async function releaseWaiting(
   keys?: readonly string[],
 ): Promise<boolean> {
   return (await answer(tx, order, commands, { keys })) > 0;
-}
-
-/** The refusal of a command that the order's state does not allow. */
-export function stateConflict(order: OrderRecord): ConnectError {
-  const { order_id, state, cancel_reason } = order;
-  return failure(ORDER_STATE_CONFLICT, { metadata: { order_id, state, ...(cancel_reason === "" ? {} : { cancel_reason }) } });
 }
 
 /** Under the order's lock, which keeps them waiting: answers who waits with the order or an error; with `keys` only these. Gives the number of those who wait on. */

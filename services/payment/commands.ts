@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { toBinary } from "@bufbuild/protobuf";
 import {
   type AuthorizePaymentRequest,
@@ -68,9 +68,7 @@ export function obligationOf(request: AuthorizePaymentRequest, schedules: readon
   if (violations.length > 0) {
     fail(INVALID_REQUEST, { violations });
   }
-  const contentHash = createHash("sha256")
-    .update(toBinary(AuthorizePaymentRequestSchema, { ...request, requestId: "" }))
-    .digest("hex");
+  const contentHash = hash("sha256", toBinary(AuthorizePaymentRequestSchema, { ...request, requestId: "" }), "hex");
   return { request, currencyCode, amountMinor, lines, contentHash };
 }
 
@@ -182,12 +180,16 @@ export async function decideConfirm(
   }
 }
 
-/** CapturePayment in its transaction. */
+/** CapturePayment in its transaction. Begins with the payment as it is `known`, if it still is so: that decides the write, and the next round looks. */
 export async function decideCapture(
   tx: PaymentTransaction,
   requestKey: string,
   request: CapturePaymentRequest,
+  known: PaymentRow | undefined,
 ): Promise<Decision<typeof CapturePaymentResponseSchema>> {
+  if (known?.state === "AUTHORIZED" && known.step === "" && (known.authorization_expire_time ?? 0) > tx.now) {
+    return begin(tx, known, "CAPTURE", request.requestId, requestKey);
+  }
   const row = await requirePayment(tx, request.paymentId);
   switch (row.state) {
     case "AUTHORIZED":

@@ -10,6 +10,7 @@ import { callOf } from "#runtime/call.ts";
 import { failure } from "#runtime/errors.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
 import type { Log } from "#runtime/log.ts";
+import { Recent } from "#runtime/recent.ts";
 import type { PaymentDatabase, PaymentRow, PaymentTransaction } from "./entities.ts";
 import {
   AUTHORIZATION_EXPIRED,
@@ -46,6 +47,8 @@ export const LATE_ARRIVAL_MS = 3600 * 1000;
 /** The least pause before the job asks again. */
 const ASK_AGAIN_MS = 1_000;
 const ASK_AGAIN_MAX_MS = 10 * 60 * 1000;
+/** How many payments a process remembers between the promise and the next command. */
+const PROMISED_MAX = 1_000;
 /** How often one call may meet a payment that others are changing before it gives up. */
 const ROUNDS = 8;
 
@@ -60,17 +63,27 @@ export type Decision<D extends DescMessage> =
   /** The processor must be asked before anything can be decided: a step of another command is under way, or the buyer may have confirmed. */
   | { readonly kind: "ask" };
 
+/** What `decide` is told besides. */
+export interface Look {
+  readonly asked: boolean;
+  readonly round: number;
+  readonly known: PaymentRow | undefined;
+}
+
+type Decide<D extends DescMessage> = (tx: PaymentTransaction, requestKey: string, look: Look) => Promise<Decision<D>>;
+
 /** Takes payments through the processor and records what came of it. */
 export interface Driver {
   /**
    * Runs one command on a payment: `decide` looks and begins, in the claim's transaction, `round` counts its tries from 0; then the processor is asked, and the answer is
-   * stored with the change it made. `asked` tells `decide` that the processor was just asked.
+   * stored with the change it made. `asked` tells `decide` that the processor was just asked, `known` what it left the payment as when it promised the money: no other
+   * may have changed it since, and whether one did decides the write.
    */
   run<D extends DescMessage>(
     request: Message & { paymentId: string },
     context: HandlerContext,
     output: D,
-    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean, round: number) => Promise<Decision<D>>,
+    decide: Decide<D>,
   ): Promise<MessageShape<D>>;
   /** What is done without a caller: steps whose outcome is not known, authorizations that run out. */
   readonly jobs: readonly JobHandler[];
@@ -106,6 +119,8 @@ class OpenDriver implements Driver {
   readonly #processor: Processor;
   readonly #log: Log;
   readonly jobs: readonly JobHandler[];
+  /** Payments whose money this process has just seen promised: the next command takes it. */
+  readonly #promised = new Recent<PaymentRow>(PROMISED_MAX);
 
   constructor(database: PaymentDatabase, processor: Processor, log: Log) {
     this.#database = database;
@@ -125,14 +140,15 @@ class OpenDriver implements Driver {
     request: Message & { paymentId: string },
     context: HandlerContext,
     output: D,
-    decide: (tx: PaymentTransaction, requestKey: string, asked: boolean, round: number) => Promise<Decision<D>>,
+    decide: Decide<D>,
   ): Promise<MessageShape<D>> {
     const { deadline, signal } = callOf(context);
+    const known = this.#promised.take(request.paymentId);
     let asked = false;
     for (let round = 0; round < ROUNDS; round++) {
       try {
         const claimed = await this.#database.claim(request, context, output, async (tx, requestKey) => {
-          const decision = await decide(tx, requestKey, asked, round);
+          const decision = await decide(tx, requestKey, { asked, round, known: round === 0 ? known : undefined });
           return settleClaim(tx, requestKey, output, decision);
         });
         if (!claimed.first) {
@@ -212,7 +228,10 @@ class OpenDriver implements Driver {
       });
       first = false;
       try {
-        await this.#database.transaction((tx) => this.#record(tx, row, outcome));
+        const next = await this.#database.transaction((tx) => this.#record(tx, row, outcome));
+        if (next?.state === "AUTHORIZED") {
+          this.#promised.set(paymentId, next);
+        }
         return true;
       } catch (error) {
         if (!(error instanceof Stale)) {
@@ -266,15 +285,11 @@ class OpenDriver implements Driver {
     }
   }
 
-  /** Records the outcome with the answer for the command that waits for it. */
-  async #record(tx: PaymentTransaction, row: PaymentRow, outcome: Outcome): Promise<void> {
+  /** Records the outcome with the answer for the command that waits for it. Gives the payment when money was promised. */
+  async #record(tx: PaymentTransaction, row: PaymentRow, outcome: Outcome): Promise<PaymentRow | undefined> {
     switch (outcome.step) {
       case "AUTHORIZE":
-        if (row.step === "" && outcome.result.state === "confirm") {
-          return;
-        }
-        await recordAuthorization(tx, row, outcome.result);
-        break;
+        return row.step === "" && outcome.result.state === "confirm" ? undefined : recordAuthorization(tx, row, outcome.result);
       case "CAPTURE":
         if (outcome.result.state === "captured") {
           answerWaiter(tx, row, await recordCaptured(tx, row));
@@ -290,11 +305,12 @@ class OpenDriver implements Driver {
         if (outcome.result.state === "not_found" && mayStillArrive(tx, row)) {
           answerWaiter(tx, row, await changePayment(tx, row, { request_key: null }));
           tx.schedule({ kind: RESOLVE_JOB, key: row.payment_id, dueTime: tx.now + askAgainMs(row, tx.now) });
-          return;
+          return undefined;
         }
         answerWaiter(tx, row, await recordDropped(tx, row));
         break;
     }
+    return undefined;
   }
 
   /** The job: asks until the outcome is known, however long that takes; where nothing is to be asked it is the authorization's time that has come. */
@@ -382,19 +398,26 @@ function settleClaim<D extends DescMessage>(
   }
 }
 
-async function recordAuthorization(tx: PaymentTransaction, row: PaymentRow, outcome: Outcomes["authorization"]): Promise<void> {
+async function recordAuthorization(
+  tx: PaymentTransaction,
+  row: PaymentRow,
+  outcome: Outcomes["authorization"],
+): Promise<PaymentRow | undefined> {
   switch (outcome.state) {
-    case "approved":
-      answerWaiter(tx, row, await recordAuthorized(tx, row));
-      return;
+    case "approved": {
+      const next = await recordAuthorized(tx, row);
+      answerWaiter(tx, row, next);
+      return next;
+    }
     case "confirm":
       answerWaiter(tx, row, await recordAwaitingConfirmation(tx, row, outcome.confirmationUrl));
-      return;
+      return undefined;
     case "declined":
     case "dropped": {
       const declineReason = outcome.state === "declined" ? outcome.reason : PAYMENT_DECLINED.name;
       await recordDeclined(tx, row, declineReason);
       refuseWaiter(tx, row, declineError(declineReason));
+      return undefined;
     }
   }
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { compiledFor, insertRows, type Statement, updateRow } from "#runtime/database/compiled.ts";
 import { isUniqueViolation } from "#runtime/database/errors.ts";
 import type { PaymentTransaction } from "./entities.ts";
@@ -50,7 +50,7 @@ export class NotCovered extends Error {
 
 /** The shard of a marketplace account that an order, or a payout, moves money through: always the same one. */
 export function shardOf(id: string): number {
-  return (createHash("sha256").update(id).digest()[0] as number) % LEDGER_SHARDS;
+  return Number.parseInt(hash("sha256", id, "hex").slice(0, 2), 16) % LEDGER_SHARDS;
 }
 
 /** One of the marketplace's own accounts, for an order or a payout. */
@@ -71,9 +71,9 @@ export function sellerAccount(currencyCode: string, sellerId: string): string {
  * @param line counts the lines of a payment from 0; 0 where there are none
  */
 export function transferIdOf(source: string, kind: TransferKindName, line = 0): string {
-  const hash = createHash("sha256").update(`${source}/${kind}/${line}`).digest("hex");
-  const variant = ((Number.parseInt(hash.charAt(16), 16) & 0x3) | 0x8).toString(16);
-  return `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-${variant}${hash.slice(17, 20)}-${hash.slice(20, 32)}`;
+  const hex = hash("sha256", `${source}/${kind}/${line}`, "hex");
+  const variant = ((Number.parseInt(hex.charAt(16), 16) & 0x3) | 0x8).toString(16);
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }
 
 /** Makes sure that a seller has an account in the currency. */

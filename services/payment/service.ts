@@ -81,16 +81,20 @@ export function payment(deps: PaymentDeps): ServiceModule {
       router.service(PaymentService, {
         async authorizePayment(request, context) {
           const obligation = obligationOf(request, await schedules());
-          return driver.run(request, context, AuthorizePaymentResponseSchema, (tx, requestKey, _asked, round) =>
+          return driver.run(request, context, AuthorizePaymentResponseSchema, (tx, requestKey, { round }) =>
             decideAuthorize(tx, requestKey, obligation, round),
           );
         },
 
         confirmPayment: (request, context) =>
-          driver.run(request, context, ConfirmPaymentResponseSchema, (tx, _requestKey, asked) => decideConfirm(tx, request, asked)),
+          driver.run(request, context, ConfirmPaymentResponseSchema, (tx, _requestKey, { asked }) =>
+            decideConfirm(tx, request, asked),
+          ),
 
         capturePayment: (request, context) =>
-          driver.run(request, context, CapturePaymentResponseSchema, (tx, requestKey) => decideCapture(tx, requestKey, request)),
+          driver.run(request, context, CapturePaymentResponseSchema, (tx, requestKey, { known }) =>
+            decideCapture(tx, requestKey, request, known),
+          ),
 
         voidPayment: (request, context) =>
           driver.run(request, context, VoidPaymentResponseSchema, (tx, requestKey) => decideVoid(tx, requestKey, request)),

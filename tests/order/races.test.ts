@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ListingState } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
-import { OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
+import { OrderRole, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
 import { carriers } from "../support/server.ts";
 import { openShop, refused, requestFor, type Shop } from "./shop.ts";
@@ -172,6 +172,39 @@ for (const carrier of carriers)
       setTimeout(capture, 100);
       assert.equal((await first).order?.state, OrderState.PAID);
       assert.deepEqual(await repeat, await first);
+    });
+
+    it("who waits beside who placed the order is answered with it, too", async () => {
+      const request = requestFor(shop, [await shop.offer()]);
+      const { promise: captured, resolve: capture } = Promise.withResolvers<void>();
+      const { promise: reserved, resolve: reserve } = Promise.withResolvers<void>();
+      shop.before.set("capturePayment", () => {
+        reserve();
+        return captured;
+      });
+      const placing = buyer().placeOrder(request);
+      await reserved;
+      const orderId = (await buyer().listOrders({ role: OrderRole.BUYER })).orders[0]?.orderId ?? "";
+      const continuing = [1, 2].map(() => buyer().continueOrder({ requestId: newId(), orderId }));
+      setTimeout(capture, 100);
+      const placed = await placing;
+      assert.equal(placed.order?.state, OrderState.PAID);
+      for (const each of continuing) assert.deepEqual((await each).order, placed.order);
+      assert.deepEqual(await buyer().placeOrder(request), placed);
+      await booksAreRight();
+    });
+
+    it("who cancels a purchase under way is answered, and who placed it is refused", async () => {
+      const request = requestFor(shop, [await shop.offer()]);
+      let cancelled: unknown;
+      shop.before.set("capturePayment", async () => {
+        const orderId = (await buyer().listOrders({ role: OrderRole.BUYER })).orders[0]?.orderId ?? "";
+        cancelled = (await buyer().cancelOrder({ requestId: newId(), orderId })).order?.state;
+      });
+      await refused(buyer().placeOrder(request), "ORDER_STATE_CONFLICT");
+      assert.equal(cancelled, OrderState.CANCELLED);
+      await refused(buyer().placeOrder(request), "ORDER_STATE_CONFLICT");
+      await booksAreRight();
     });
 
     it("a cancellation whose time runs out is answered as CANCELLING, to a repeat too, and ends later", async () => {

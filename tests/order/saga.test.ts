@@ -5,7 +5,8 @@ import { listDeadLetters, retryDeadLetter } from "#runtime/database/dead-letters
 import { reasonOf } from "#runtime/errors.ts";
 import { startJobs } from "#runtime/jobs/jobs.ts";
 import { createDriving, SAGA_ATTEMPTS } from "../../services/order/driving.ts";
-import { acquireLease, fence } from "../../services/order/lease.ts";
+import type { OrderTransaction } from "../../services/order/entities.ts";
+import { acquireLease, fence, type Held, held } from "../../services/order/lease.ts";
 import { changeState, readOrder } from "../../services/order/orders.ts";
 import { quietLog } from "../support/database.ts";
 import { openWorkshop, REFUSED, stepNames, stepOf, type Workshop } from "./workshop.ts";
@@ -161,6 +162,10 @@ describe("A saga", () => {
 
   it("rests while it waits for an answer from outside, and goes on when it is asked again", async () => {
     let there = false;
+    const hear = (what: string) => async (tx: OrderTransaction, held: Held) => {
+      shop.heard.push(what);
+      await tx.together(fence(tx, shop.orderId, held));
+    };
     let attempts: number[] = [];
     await open({
       run: async (saga, world) => {
@@ -172,12 +177,12 @@ describe("A saga", () => {
             return world.do(call, there ? "there" : "not there");
           },
           settled: (value) => value.value === "answer of there",
-          wait: async () => shop.heard.push("waits"),
+          wait: hear("waits"),
           stillWaiting: async () => {
             shop.heard.push("still waits");
             return "rest";
           },
-          resume: async () => shop.heard.push("resumes"),
+          resume: hear("resumes"),
         });
         assert.equal(answer.value, "answer of there");
       },
@@ -193,7 +198,9 @@ describe("A saga", () => {
 
   it("is driven by one of many runners at once", async () => {
     await open();
-    await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
+    await shop.database.transaction((tx) =>
+      tx.together(fence(tx, shop.orderId, held(tx, shop.lease.owner, { release: true, others: false }))),
+    );
     const drove = await Promise.all(Array.from({ length: 20 }, () => shop.process().drive(shop.orderId)));
     assert.equal(drove.filter(Boolean).length >= 1, true);
     assert.equal(shop.world.calls.length, 3);
@@ -273,7 +280,9 @@ describe("A saga", () => {
 
   it("fails its job when not even the failure can be written, though it came further: the job is what goes on with it", async () => {
     await open();
-    await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
+    await shop.database.transaction((tx) =>
+      tx.together(fence(tx, shop.orderId, held(tx, shop.lease.owner, { release: true, others: false }))),
+    );
     shop.world.faults.set("two", { fault: "lost request" });
     // The writes: the lease, steps one and two, the failure.
     const sagas = shop.process({ atWrite: 4, when: "before", revives: true });
@@ -285,7 +294,9 @@ describe("A saga", () => {
   for (let atWrite = 2; atWrite <= 5; atWrite++) {
     it(`goes on in its job when the job's write ${atWrite} was committed and nobody heard of it`, async () => {
       await open();
-      await shop.database.transaction((tx) => tx.together(fence(tx, shop.orderId, shop.lease.owner, { release: true })));
+      await shop.database.transaction((tx) =>
+        tx.together(fence(tx, shop.orderId, held(tx, shop.lease.owner, { release: true, others: false }))),
+      );
       await shop.database.transaction(async (tx) => tx.schedule({ kind: "order.saga", key: shop.orderId, dueTime: tx.now }));
       const sagas = shop.process({ atWrite, when: "after", revives: true });
       const driving = createDriving({ database: shop.database, sagas, log: quietLog });

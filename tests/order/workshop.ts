@@ -5,12 +5,14 @@ import type { ManualClock } from "#runtime/clock.ts";
 import { fail, reason, reasonOf, UNAVAILABLE } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { entities, type OrderDatabase, type OrderTransaction } from "../../services/order/entities.ts";
+import type { Held } from "../../services/order/lease.ts";
 import { migrations } from "../../services/order/migrations/index.ts";
-import { changeState, insertOrder, readOrder } from "../../services/order/orders.ts";
+import { changeState, insertOrder, type OrderRecord, readOrder } from "../../services/order/orders.ts";
 import {
   type Course,
   createSagas,
   type Lease,
+  LeaseLost,
   type Saga,
   type Sagas,
   type Step,
@@ -108,32 +110,34 @@ export async function openWorkshop(over: { run?: (saga: Saga, world: World) => P
     insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })),
   );
   const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
-    const order = await readOrder(db.sql, orderId);
+    let order = await readOrder(db.sql, orderId);
     if (order === undefined || order.state === "PAID" || order.state === "CANCELLED") {
       return undefined;
     }
-    const move = async (tx: OrderTransaction, to: "PAID" | "CANCELLING" | "CANCELLED") => {
-      const now = await readOrder(tx.sql, orderId);
-      return now && changeState(tx, now, to);
+    const move = async (tx: OrderTransaction, held: Held, to: "PAID" | "CANCELLING" | "CANCELLED") => {
+      const next = await changeState(tx, order as OrderRecord, to, {}, { held, otherwise: () => new LeaseLost() });
+      tx.afterCommit(() => {
+        order = next;
+      });
     };
     return {
       direction: order.state === "CANCELLING" ? "back" : "forward",
       run: async (saga) => {
         await (over.run ?? threeSteps)(saga, world);
-        await saga.settle((tx) => move(tx, "PAID"));
+        await saga.settle((tx, held) => move(tx, held, "PAID"));
       },
-      refused: async (tx, error, pending) => {
+      refused: async (tx, held, error, pending) => {
         heard.push(`refused ${reasonOf(error)}`);
-        await move(tx, pending ? "CANCELLING" : "CANCELLED");
+        await move(tx, held, pending ? "CANCELLING" : "CANCELLED");
       },
-      undone: (tx) => move(tx, "CANCELLED"),
+      undone: (tx, held) => move(tx, held, "CANCELLED"),
       delayed: async () => heard.push("delayed"),
       describe: () => "in a test",
     };
   };
   const process = (dies?: Death) => {
     const db = dies === undefined ? database : mortal(database, dies);
-    return createSagas({ database: db, log: quietLog, course: course(db) });
+    return createSagas({ database: db, log: quietLog, course: course(db), ended: async () => {} });
   };
   return {
     database,
@@ -218,5 +222,6 @@ export function newOrder(orderId: string, lease: { lease_owner: string | null; l
     paymentMethodToken: "tok_approved",
     lease,
     saga: "",
+    waitingKey: `account:${orderId}/place`,
   };
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { sql } from "kysely";
 import { systemClock } from "#runtime/clock.ts";
 import { openDatabase } from "#runtime/database/database.ts";
 import { reasonOf } from "#runtime/errors.ts";
@@ -65,6 +66,31 @@ describe("a commit on MariaDB that outlasts its deadline", () => {
     } finally {
       await database.close();
       await close();
+      await place.remove();
+    }
+  });
+
+  it("is not sent when what goes with it in one packet took longer than there was time", async () => {
+    const place = await emptyDatabase("pots");
+    const options = { service: "pots", entities: [Pot], migrations: potMigrations, clock: systemClock, log: quietLog } as const;
+    const database = await openDatabase({ ...options, url: place.url });
+    try {
+      const slow = (seconds: number, deadline: number) =>
+        database.transaction(
+          async (tx) => {
+            await tx.later(tx.sql.insertInto("pot").values(pot(`for ${seconds} s`)));
+            await tx.later(sql`select sleep(${seconds})`.compile(tx.sql));
+            await tx.later(tx.sql.updateTable("pot").set({ title: "last" }));
+          },
+          { deadline },
+        );
+      await slow(0.1, Date.now() + 4_500);
+      await assert.rejects(slow(4.8, Date.now() + 4_500), (error) => reasonOf(error) === "DEADLINE_EXCEEDED");
+      assert.deepEqual(await database.sql.selectFrom("pot").select(["pot_id", "title"]).execute(), [
+        { pot_id: "for 0.1 s", title: "last" },
+      ]);
+    } finally {
+      await database.close();
       await place.remove();
     }
   });
