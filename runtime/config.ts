@@ -7,6 +7,7 @@ import {
   folder,
   integer,
   issuerUrl,
+  keyPrefix,
   keySet,
   listOf,
   oneOf,
@@ -99,6 +100,13 @@ const SETTINGS = {
     meaning: "events in Redis: redis://:password@host:6379, rediss:// with TLS, redis+sentinel://, redis+cluster://",
     secret: true,
     read: optional(redisUrl),
+  },
+  redisPrefix: {
+    variable: "SOUK_REDIS_PREFIX",
+    shown: "TEXT",
+    initial: "",
+    meaning: "the beginning of all keys and channels in Redis, where several marketplaces share one: shop-a.",
+    read: keyPrefix,
   },
   peersUrl: {
     variable: "SOUK_PEERS_URL",

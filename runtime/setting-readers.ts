@@ -101,6 +101,12 @@ export function secretText(text: string): string {
   throw new Error("it must be 8 to 1000 characters without spaces");
 }
 
+/** The beginning of keys. */
+export function keyPrefix(text: string): string {
+  if (/^[A-Za-z0-9._/-]{0,100}$/.test(text)) return text;
+  throw new Error("it must be at most 100 letters, digits and . _ / -");
+}
+
 /** Where the databases are: one for each service. */
 export function databaseUrl(text: string): string {
   const url = URL.parse(text.replaceAll("{service}", "service"));

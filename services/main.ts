@@ -92,6 +92,7 @@ export async function run(
       dataDir: config.dataDir,
       databaseUrl: stores?.databaseUrl,
       redisUrl: stores?.redisUrl,
+      redisPrefix: config.redisPrefix,
       migrate: config.migrate,
       services: config.services,
       peerUrl: config.peersUrl,

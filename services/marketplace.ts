@@ -76,6 +76,8 @@ export interface MarketplaceOptions {
   readonly migrate?: boolean | undefined;
   /** Names the Redis that carries events; they stay in the process unless given. */
   readonly redisUrl?: string | undefined;
+  /** The beginning of all keys there, which are apart from those of other marketplaces then; empty unless given. */
+  readonly redisPrefix?: string | undefined;
   /** The services that run here; all unless given. */
   readonly services?: readonly string[] | undefined;
   /** Where a service that runs elsewhere is reached, such as "http://souk-order:8080". Needed unless all run here. */
@@ -115,7 +117,7 @@ export interface Marketplace {
 
 /** Opens the databases of the services, bringing their tables up to date, and wires them. Nothing runs by itself before `start`. */
 export async function openMarketplace(options: MarketplaceOptions): Promise<Marketplace> {
-  const { keys, verifiers, clock, log, services = SERVICES, redisUrl, observer } = options;
+  const { keys, verifiers, clock, log, services = SERVICES, redisUrl, redisPrefix = "", observer } = options;
   const directory = createDirectory({ verifiers, log, observer });
   const pages = pageTokens({ secret: keys.pageTokens, clock });
   const closing: (() => void)[] = [];
@@ -134,7 +136,8 @@ export async function openMarketplace(options: MarketplaceOptions): Promise<Mark
   closing.push(() => peers.close());
   const consumers = SERVICES.flatMap((name) => OUTLINES[name].consumers);
   const replicated = SERVICES.flatMap((name) => OUTLINES[name].replicated ?? []);
-  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, log, consumers, replicated, observer });
+  const shared = { prefix: `{${redisPrefix}souk.events}`, log, consumers, replicated, observer };
+  const bus = redisUrl === undefined ? inProcessBus({ log }) : redisBus({ url: redisUrl, ...shared });
   return running({ modules, inner, directory }, bus, options, () => {
     for (const close of closing) close();
   });

@@ -10,10 +10,12 @@ import { createLog } from "#runtime/log.ts";
 import { type ServiceWithTables, TABLES } from "../services/tables.ts";
 import { KEPT_FOLDER, startKept } from "./stores/kept.ts";
 
-const HELP = `npm run migrate -- up|down|status [services] [settings]
+const HELP = `npm run migrate -- up|expand|down|status [services] [settings]
 
   up        brings the tables of all services, or of those named, up to date. Any number may do so at once:
             one works, the others wait; one that was interrupted is resumed
+  expand    as up, without what removes something: before an upgrade, whose old processes may still use it.
+            up runs the rest, when they have ended
   down      takes back the last migration of the services named. What would lose rows is refused
   status    shows where every migration stands, and changes nothing
 
@@ -27,7 +29,7 @@ npm start -- --help lists them. Back up first; docs/operations.md says how, and 
 `;
 
 const ALL = Object.keys(TABLES) as ServiceWithTables[];
-const COMMANDS = ["up", "down", "status"] as const;
+const COMMANDS = ["up", "expand", "down", "status"] as const;
 
 interface Wanted {
   readonly command: (typeof COMMANDS)[number];
@@ -47,7 +49,9 @@ export function readWanted(argv: readonly string[]): Wanted | "help" {
   if (argv.includes("--help") || argv.includes("-h")) return "help";
   const [command, ...rest] = argv;
   if (command === undefined || !(COMMANDS as readonly string[]).includes(command)) {
-    throw new ConfigError(`${command ?? "Nothing"} is not what npm run migrate can do: up, down or status. --help says more.`);
+    throw new ConfigError(
+      `${command ?? "Nothing"} is not what npm run migrate can do: up, expand, down or status. --help says more.`,
+    );
   }
   const services: ServiceWithTables[] = [];
   const settings: string[] = [];
@@ -110,10 +114,10 @@ async function databasesOf(config: Config): Promise<{ urlOf: (service: string) =
 export function tableOf(rows: readonly (MigrationStatus & { service: string })[]): string {
   const cells = [
     ["service", "migration", "state", "ran"],
-    ...rows.map(({ service, owner, name, state, runTime }) => [
+    ...rows.map(({ service, owner, name, state, contracts, runTime }) => [
       service,
       owner === "runtime" ? `runtime/${name}` : name,
-      state,
+      contracts && state === "pending" ? "pending, contracts" : state,
       runTime === undefined ? "" : new Date(runTime).toISOString().replace(/\.\d+Z$/, "Z"),
     ]),
   ];
@@ -130,8 +134,9 @@ export function tableOf(rows: readonly (MigrationStatus & { service: string })[]
 
 async function work(migrations: Migrations, service: string, { command, whose, back }: Wanted): Promise<string[]> {
   switch (command) {
-    case "up": {
-      const ran = await migrations.up();
+    case "up":
+    case "expand": {
+      const ran = await migrations.up(command === "up" ? "all" : "expanding");
       return [`${service}: ${ran.length === 0 ? "up to date" : `ran ${ran.join(", ")}`}`];
     }
     case "down": {

@@ -51,6 +51,8 @@ export interface RedisStoreOptions<T> {
   readonly codec: Codec<T>;
   /** The longest that anybody waits for Redis, in ms; 50 unless given. */
   readonly timeoutMs?: number;
+  /** The beginning of all keys and of the channel; empty unless given. */
+  readonly prefix?: string | undefined;
   /** Where marks are told; "souk.cache" unless given. */
   readonly channel?: string;
   readonly observer?: Observer | undefined;
@@ -64,6 +66,7 @@ export class RedisStore<T> implements CacheStore<T> {
   readonly #options: RedisStoreOptions<T>;
   readonly #client: RedisClient;
   readonly #ear: RedisClient;
+  readonly #prefix: string;
   readonly #channel: string;
   readonly #put: Script;
   readonly #mark: Script;
@@ -77,7 +80,8 @@ export class RedisStore<T> implements CacheStore<T> {
   constructor(options: RedisStoreOptions<T>) {
     const { url, log, observer } = options;
     this.#options = options;
-    this.#channel = options.channel ?? "souk.cache";
+    this.#prefix = options.prefix ?? "";
+    this.#channel = `${this.#prefix}${options.channel ?? "souk.cache"}`;
     this.#client = openRedis({ url, log, name: "cache", observer });
     this.#put = scriptOf(this.#client, "soukCachePut", PUT);
     this.#mark = scriptOf(this.#client, "soukCacheMark", MARK);
@@ -135,9 +139,15 @@ export class RedisStore<T> implements CacheStore<T> {
   }
 
   /** A function, so that nothing is sent while the breaker is open. */
-  #read(keys: string[]): () => Promise<(Buffer | null)[]> {
+  #read(asked: string[]): () => Promise<(Buffer | null)[]> {
     const client = this.#client;
+    const keys = this.#named(asked);
     return client instanceof Cluster ? () => Promise.all(keys.map((key) => client.getBuffer(key))) : () => client.mgetBuffer(keys);
+  }
+
+  /** Keys as they are there. */
+  #named(keys: string[]): string[] {
+    return this.#prefix === "" ? keys : keys.map((key) => this.#prefix + key);
   }
 
   async put(entries: readonly { readonly key: string; readonly entry: Entry<T> }[]): Promise<void> {
@@ -145,7 +155,7 @@ export class RedisStore<T> implements CacheStore<T> {
     const lasting = entries.filter(({ entry }) => holdMs(entry, now) > 0);
     await this.#each(lasting, (part) => {
       const values = part.flatMap(({ entry }) => [Math.ceil(holdMs(entry, now)), this.#encode(entry)]);
-      return this.#put(part.length, ...part.map(({ key }) => key), ...values);
+      return this.#put(part.length, ...this.#named(part.map(({ key }) => key)), ...values);
     });
   }
 
@@ -153,7 +163,7 @@ export class RedisStore<T> implements CacheStore<T> {
     const expireTime = Date.now() + MARK_TTL_MS;
     return this.#each(changes, (part) => {
       const marks = part.map(({ version }) => this.#encode({ version, expireTime, loadMs: 0, value: undefined }));
-      const keys = part.map(({ key }) => key);
+      const keys = this.#named(part.map(({ key }) => key));
       return this.#mark(part.length, ...keys, this.#channel, writeChanges(part), MARK_TTL_MS, ...marks);
     });
   }

@@ -23,14 +23,16 @@ export type OpenCacheStore = <T>(kept: Kept<T>) => CacheStore<T>;
 /** What stores are opened with. */
 export interface CacheStoresOptions {
   readonly redisUrl?: string | undefined;
+  /** The beginning of all keys there; empty unless given. */
+  readonly redisPrefix?: string | undefined;
   readonly log: Log;
   readonly observer?: Observer | undefined;
 }
 
 /** Stores in Redis, with a small one in the process before each; without a Redis they are in the process alone. */
-export function cacheStores({ redisUrl, log, observer }: CacheStoresOptions): OpenCacheStore {
+export function cacheStores({ redisUrl, redisPrefix: prefix, log, observer }: CacheStoresOptions): OpenCacheStore {
   return ({ codec, sizeOf, maxBytes }) =>
     redisUrl === undefined
       ? new MemoryStore({ maxBytes, sizeOf })
-      : new NearStore(new MemoryStore({ ...NEAR, sizeOf }), new RedisStore({ url: redisUrl, log, codec, observer }));
+      : new NearStore(new MemoryStore({ ...NEAR, sizeOf }), new RedisStore({ url: redisUrl, prefix, log, codec, observer }));
 }

@@ -19,7 +19,7 @@ import { meaningOf } from "./batch.ts";
 import { compiledFor } from "./compiled.ts";
 import { isContention, isLockTimeout, isLost, told } from "./errors.ts";
 import { listsOf } from "./migrating.ts";
-import { bringUp, isBehind, type Migration, statusOf } from "./migrations.ts";
+import { bringUp, isBehind, isOpen, type Migration, statusOf } from "./migrations.ts";
 import { openStore } from "./open-store.ts";
 import { CommandKnown, checkSame, commandKey, commandOf, readAnswer } from "./replay.ts";
 import { insideScope, refuseInsideTransaction, type Scope } from "./scope.ts";
@@ -173,8 +173,9 @@ export async function openDatabase<const E extends readonly EntityName[]>(
 async function bringUpToDate(store: Store, options: DatabaseOptions<readonly EntityName[]>): Promise<void> {
   const { service, migrations, migrate = true, clock } = options;
   const lists = listsOf(service, migrations);
-  const behind = (await statusOf(store.orm.em.getKysely() as unknown as Kysely<unknown>, lists)).filter(isBehind);
-  if (behind.length === 0) {
+  const status = await statusOf(store.orm.em.getKysely() as unknown as Kysely<unknown>, lists);
+  const behind = status.filter(isBehind);
+  if (migrate ? !status.some(isOpen) : behind.length === 0) {
     return;
   }
   if (!migrate) {
@@ -183,7 +184,7 @@ async function bringUpToDate(store: Store, options: DatabaseOptions<readonly Ent
       `the tables of "${service}" are older than this program: ${names} must run. Bring them up to date with: npm run migrate -- up ${service}`,
     );
   }
-  await store.migrating((place) => bringUp(place, lists, clock.now()));
+  await store.migrating((place) => bringUp(place, lists, clock.now(), "all"));
 }
 
 class OpenDatabase implements Database {

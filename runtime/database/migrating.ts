@@ -1,7 +1,16 @@
 import type { Kysely } from "kysely";
 import type { Clock } from "#runtime/clock.ts";
 import type { Log } from "#runtime/log.ts";
-import { type Back, bringUp, type Migration, type MigrationList, type MigrationStatus, statusOf, undo } from "./migrations.ts";
+import {
+  type Back,
+  bringUp,
+  type Migration,
+  type MigrationList,
+  type MigrationStatus,
+  statusOf,
+  undo,
+  type Which,
+} from "./migrations.ts";
 import { openStore } from "./open-store.ts";
 import { runtimeMigrations } from "./tables.ts";
 
@@ -12,8 +21,8 @@ export type Whose = "service" | "runtime";
 export interface Migrations {
   /** Where every migration stands, in the order in which they run. Changes nothing. */
   status(): Promise<MigrationStatus[]>;
-  /** Runs what has not run, and gives the names. Of several that do so at once one works and the others wait for it. */
-  up(): Promise<string[]>;
+  /** Runs what has not run, and gives the names; all unless told otherwise. Of several that do so at once one works and the others wait for it. */
+  up(which?: Which): Promise<string[]>;
   /**
    * Undoes the last ones and gives the names.
    *
@@ -49,7 +58,7 @@ export async function openMigrations(options: {
     });
   return {
     status: () => explaining(statusOf(sql, lists)),
-    up: () => explaining(store.migrating((place) => bringUp(place, lists, options.clock.now()))),
+    up: (which = "all") => explaining(store.migrating((place) => bringUp(place, lists, options.clock.now(), which))),
     down: (whose, back) => explaining(store.migrating((place) => undo(place, whose === "runtime" ? runtime : service, back))),
     close: () => store.close(),
   };

@@ -9,10 +9,15 @@ import type { MigrationPlace } from "./store.ts";
  *
  * Programs that were there before go on running on the tables after `up`: a migration adds, and what it makes superfluous is removed by a later one, once
  * no program that uses it is left. One that has landed is never changed: the next one corrects it.
+ *
+ * One that removes says so (`contracts`). It lands after the program that stopped using what it removes, so that one can go back to that program; and an
+ * upgrade runs it last, when the old processes have ended. So those after it in the list run before it, or after it, and bear both.
  */
 export interface Migration {
   /** Unique within the service; by convention `0001-what-it-does`. Run in the order of the list. */
   readonly name: string;
+  /** Whether it removes what no program that came with it uses. It may be left for later; false unless given. */
+  readonly contracts?: boolean;
   up(sql: Kysely<unknown>): Promise<void>;
   /** Undoes `up`, without losing what people did (see `dropEmpty`); or the sentence that says why it cannot be undone. */
   readonly down: string | ((sql: Kysely<unknown>) => Promise<void>);
@@ -29,6 +34,8 @@ export interface MigrationStatus {
   readonly owner: string;
   readonly name: string;
   readonly state: "done" | "pending" | "begun" | "undoing" | "unknown";
+  /** See `Migration`. */
+  readonly contracts: boolean;
   /** When it ran, in milliseconds since the epoch; undefined when it is not done. */
   readonly runTime: number | undefined;
 }
@@ -46,12 +53,12 @@ export async function statusOf(db: Kysely<unknown>, lists: readonly MigrationLis
   const status: MigrationStatus[] = [];
   for (const { owner, migrations } of lists) {
     const notes = await notesOf(db, owner);
-    for (const { name } of migrations) {
-      status.push({ owner, name, ...stateOf(notes.get(name)) });
+    for (const { name, contracts = false } of migrations) {
+      status.push({ owner, name, contracts, ...stateOf(notes.get(name)) });
       notes.delete(name);
     }
     for (const [name, runTime] of notes) {
-      status.push({ owner, name, state: "unknown", runTime: runTime < 0 ? undefined : runTime });
+      status.push({ owner, name, contracts: false, state: "unknown", runTime: runTime < 0 ? undefined : runTime });
     }
   }
   return status;
@@ -70,23 +77,39 @@ function stateOf(note: number | undefined): Pick<MigrationStatus, "state" | "run
   }
 }
 
-/** Whether the program must not work on these tables yet. What a newer program added is no reason: it expands first, and contracts later. */
-export function isBehind({ state }: MigrationStatus): boolean {
+/** Whether something is left to run, now or later. */
+export function isOpen({ state }: MigrationStatus): boolean {
   return state !== "done" && state !== "unknown";
 }
+
+/**
+ * Whether the program must not work on these tables yet. What a newer program added is no reason: it expands first, and contracts later. Nor is what is still
+ * there and superfluous.
+ */
+export function isBehind(status: MigrationStatus): boolean {
+  return isOpen(status) && !status.contracts;
+}
+
+/** Which migrations are run: all, or those that leave everything where programs look for it that still run. */
+export type Which = "all" | "expanding";
 
 /**
  * Runs the migrations that have not run, in order, each with the note that it ran: in one transaction where the database's changes of tables are
  * transactional; elsewhere the note is made first and an interrupted migration is resumed. Gives the names of those it ran.
  */
-export async function bringUp(place: MigrationPlace, lists: readonly MigrationList[], now: number): Promise<string[]> {
+export async function bringUp(
+  place: MigrationPlace,
+  lists: readonly MigrationList[],
+  now: number,
+  which: Which,
+): Promise<string[]> {
   await sql`create table if not exists migration (owner varchar(16) not null, name varchar(128) not null, run_time bigint not null, primary key (owner, name))`.execute(
     place.sql,
   );
   const ran: string[] = [];
   for (const { owner, migrations } of lists) {
     const notes = await notesOf(place.sql, owner);
-    for (const migration of migrations) {
+    for (const migration of migrations.filter(({ contracts }) => which === "all" || !contracts)) {
       const note = notes.get(migration.name);
       if (note === undefined || note < 0) {
         await (place.transactional ? runWhole : runInSteps)({ place, owner, migration }, now);

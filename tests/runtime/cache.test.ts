@@ -267,6 +267,25 @@ describe("a cache of several processes", () => {
     assert.ok(told.some(({ loads }) => loads === 1));
   });
 
+  it("keeps marketplaces with prefixes of their own apart in one Redis, their values and their marks", async () => {
+    const open = (prefix: string) => new RedisStore({ url: redis.url, prefix, log: quietLog, codec: textCodec, ...PATIENT });
+    const [one, another, other] = [open(`a-${newId()}.`), open(`b-${newId()}.`), open("")];
+    const heard: string[] = [];
+    for (const store of [another, other]) store.onMark((changes) => heard.push(...changes.map(({ key }) => key)));
+    const own = new Promise<void>((resolve) => one.onMark(() => resolve()));
+    const key = newId();
+    await until(async () => {
+      await one.put([{ key, entry: entry("one", 1) }]);
+      return (await one.get([key]))[0]?.value === "one";
+    });
+    assert.deepEqual([(await another.get([key]))[0], (await other.get([key]))[0]], [undefined, undefined]);
+    await until(() => one.mark([{ key, version: 2 }]));
+    await own;
+    assert.equal((await one.get([key]))[0]?.value, undefined);
+    assert.deepEqual(heard, []);
+    for (const store of [one, another, other]) store.close();
+  });
+
   it("shows a change to those who keep it near, too", async () => {
     const channel = `cache-${newId()}`;
     const open = () => {

@@ -101,6 +101,39 @@ for (const { store, emptyPlace } of [
       await Promise.all([migrations.close(), older.close(), newer.close()]);
     });
 
+    it("that contract are left by expand for later, and a program runs on the tables before and after them", async () => {
+      const contract: Migration = {
+        name: "0002-no-title",
+        contracts: true,
+        up: async (db) => void (await db.schema.alterTable("pot").dropColumn("title").execute()),
+        down: "the titles are gone.",
+      };
+      const next: Migration = { ...spout, name: "0003-spout" };
+      await (await open(potMigrations)).close();
+      const old = await open(potMigrations, false);
+      const list = [...potMigrations, contract, next];
+      await assert.rejects(open(list, false), /: 0003-spout must run/);
+      const migrations = await look(list);
+      assert.deepEqual(await migrations.up("expanding"), ["0003-spout"]);
+      assert.deepEqual(await migrations.up("expanding"), []);
+      await sql`insert into pot (pot_id, title, balance_minor, create_time) values ('a', 'A pot', 1, 1)`.execute(old.sql);
+      await old.close();
+      const program = await open(list, false);
+      assert.deepEqual((await statesOf(list)).slice(-2), ["pots/0002-no-title pending", "pots/0003-spout done"]);
+      assert.deepEqual(await migrations.up(), ["0002-no-title"]);
+      assert.equal(await count(program.sql, "pot"), 1);
+      await assert.rejects(sql`select title from pot`.execute(program.sql));
+      await Promise.all([program.close(), migrations.close()]);
+      await (await open(list, false)).close();
+    });
+
+    it("that contract are run by a start that may change tables", async () => {
+      const contract: Migration = { name: "0002-none", contracts: true, up: async () => {}, down: async () => {} };
+      await (await open(potMigrations)).close();
+      await (await open([...potMigrations, contract])).close();
+      assert.equal((await statesOf([...potMigrations, contract])).at(-1), "pots/0002-none done");
+    });
+
     it("that have not run are named by a start that may not run them, with what to do", async () => {
       await assert.rejects(
         open(both, false),
@@ -217,11 +250,12 @@ describe("npm run migrate", function () {
 
   it("says in one sentence what is wrong with its arguments", () => {
     for (const [args, problem] of [
-      [[], /up, down or status/],
+      [[], /up, expand, down or status/],
       [["sideways"], /sideways is not what/],
       [["up", "shop"], /No service "shop" has tables/],
       [["down"], /Name the services/],
       [["up", "--steps", "2"], /belongs to down/],
+      [["expand", "--runtime"], /belongs to down/],
       [["down", "order", "--steps", "0"], /--steps needs a number/],
       [["down", "order", "payment", "--to", "0001-orders"], /one service/],
     ] as const) {
@@ -237,16 +271,18 @@ describe("npm run migrate", function () {
   });
 
   it("shows where each stands as a table", () => {
-    const row = { service: "order", owner: "order", name: "0001-orders" } as const;
+    const row = { service: "order", owner: "order", name: "0001-orders", contracts: false } as const;
     assert.equal(
       tableOf([
         { ...row, state: "done", runTime: 0 },
         { ...row, owner: "runtime", state: "pending", runTime: undefined },
+        { ...row, name: "0002-less", contracts: true, state: "pending", runTime: undefined },
       ]),
       [
-        "service  migration            state    ran",
-        "order    0001-orders          done     1970-01-01T00:00:00Z",
+        "service  migration            state               ran",
+        "order    0001-orders          done                1970-01-01T00:00:00Z",
         "order    runtime/0001-orders  pending",
+        "order    0002-less            pending, contracts",
       ].join("\n"),
     );
   });
