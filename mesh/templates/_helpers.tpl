@@ -1,6 +1,6 @@
 {{/* The policies of all methods and doors, as the plugin wrote them. */}}
 {{- define "mesh.policies" -}}
-{{- .Files.Get "generated/policies.json" -}}
+{{- .Files.Get "generated/policies.json" | required "generated/policies.json is missing from the mesh chart: npm run generate makes it." -}}
 {{- end }}
 
 {{- define "mesh.prefix" -}}
