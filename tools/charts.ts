@@ -5,6 +5,7 @@ import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, statSync, writ
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { askServer } from "./charts/api-server.ts";
 import { type Finished, root, run } from "./checks/run.ts";
 import { runCommand, Usage } from "./checks/usage.ts";
 
@@ -19,7 +20,8 @@ that must be refused. Needs helm on the PATH.
 
   --update        writes what is rendered to ${FOLDER}/golden
   --schemas DIR   also checks against the JSON schemas of a cluster, with kubeconform -strict
-  --istioctl      also runs istioctl analyze -A`;
+  --istioctl      also runs istioctl analyze -A
+  --api-server    only asks the API server of the current kubeconfig whether it would take ${FOLDER}/golden; needs kubectl, no helm`;
 
 /** Where a chart is, by the name that its value sets begin with. */
 const CHARTS: Readonly<Record<string, string>> = { mesh: "mesh", souk: "helm/souk" };
@@ -189,12 +191,36 @@ interface Options {
   readonly istioctl: boolean;
 }
 
+/** Counts outcomes and prints each. */
+function counter() {
+  let [passed, failed] = [0, 0];
+  return {
+    report({ what, problem }: Outcome) {
+      if (problem === undefined) passed++;
+      else failed++;
+      console.log(problem === undefined ? `ok    ${what}` : `FAIL  ${what}\n${problem.trim()}`);
+    },
+    end() {
+      console.log(`${passed} passed, ${failed} failed`);
+      process.exitCode = failed > 0 ? 1 : 0;
+    },
+  };
+}
+
+async function askForAll(): Promise<void> {
+  const { report, end } = counter();
+  const goldens = valueSets().map(({ golden }) => golden);
+  await askServer(goldens, NAMESPACE, report);
+  end();
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       update: { type: "boolean", default: false },
       schemas: { type: "string" },
       istioctl: { type: "boolean", default: false },
+      "api-server": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -202,17 +228,12 @@ async function main(): Promise<void> {
     console.log(HELP);
     return;
   }
+  if (values["api-server"]) return askForAll();
   if ((await run("helm", ["version"])).code !== 0)
     throw new Usage("helm 3 is not on the PATH: https://helm.sh/docs/intro/install/ says how to install it");
   const options: Options = { update: values.update, schemas: values.schemas, istioctl: values.istioctl };
   const folder = mkdtempSync(path.join(tmpdir(), "souk-charts-"));
-  let failed = 0;
-  let passed = 0;
-  const report = ({ what, problem }: Outcome) => {
-    if (problem === undefined) passed++;
-    else failed++;
-    console.log(problem === undefined ? `ok    ${what}` : `FAIL  ${what}\n${problem.trim()}`);
-  };
+  const { report, end } = counter();
   try {
     for (const set of valueSets()) for (const outcome of await checkSet(set, options, folder)) report(outcome);
     for (const outcome of await checkTerraform(options, folder)) report(outcome);
@@ -220,8 +241,7 @@ async function main(): Promise<void> {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed > 0 ? 1 : 0;
+  end();
 }
 
 if (import.meta.main) await runCommand("npm run test:charts", main);
