@@ -15,24 +15,30 @@ export interface SharedRelease extends Release {
 }
 
 let shared: Promise<SharedRelease> | undefined;
-let failed = false;
 
 /** The release that several files look at, one after the other: the first that asks installs it, and it goes when all tests have run. */
 export function sharedRelease(): Promise<SharedRelease> {
-  shared ??= installShared().catch((error: unknown) => {
-    failed = true;
-    throw error;
-  });
+  shared ??= installShared();
   return shared;
 }
 
+/**
+ * Ends the shared release, if there is one, to make room: a proxy takes three inotify instances, of which Linux gives all of them on a node together 128
+ * unless told otherwise.
+ */
+export async function endShared(): Promise<void> {
+  const ending = shared;
+  shared = undefined;
+  // One that could not be installed has been taken away.
+  const release = await ending?.catch(() => undefined);
+  release?.through.close();
+  await release?.end();
+}
+
 // Outside of any suite: mocha runs it behind all files.
-after(async function () {
+after(function () {
   this.timeout(120_000);
-  if (shared === undefined || failed) return;
-  const release = await shared;
-  release.through.close();
-  await release.end();
+  return endShared();
 });
 
 /** The values of a release behind the gateway under a host of its own, with so many pods of each service. */

@@ -6,7 +6,7 @@ import { tool } from "./cluster.ts";
 import { type Outcome, underLoad } from "./load.ts";
 import { CURRENT, imageValues, installSouk, type Program, type Release } from "./release.ts";
 import { report, seconds } from "./report.ts";
-import { valuesBehind } from "./shared.ts";
+import { endShared, valuesBehind } from "./shared.ts";
 
 const HOST = "upgrade-test.souk.example";
 /** Before and after what is done under load, so that calls are under way on both sides, in ms. */
@@ -16,6 +16,7 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
   this.timeout(900_000);
   let release: Release;
   before(async () => {
+    await endShared();
     release = await installSouk(valuesBehind(HOST, 2), { program: previousProgram() });
   });
   after(() => release?.end());
