@@ -1,7 +1,8 @@
-// `npm run generate`: makes gen/, and what is generated of mesh/ and docs/, from proto/. Every generator is listed here once; the check "generated" runs the same ones.
+// `npm run generate`: makes gen/, and what is generated of mesh/ and docs/, from proto/ and from the tests. Every generator is listed here once; the check "generated" runs the same ones.
 
-import { rmSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { READINESS_PAGE, readinessPage } from "../tests/readiness/page.ts";
 import { REFERENCE, writeChartReference } from "./chart-reference.ts";
 import { root, runNode } from "./checks/run.ts";
 import { writeReasons } from "./reasons.ts";
@@ -45,6 +46,15 @@ const generators: Generator[] = [
     },
   },
   {
+    name: "readiness",
+    async run(folder) {
+      const page = path.resolve(root, folder, READINESS_PAGE);
+      mkdirSync(path.dirname(page), { recursive: true });
+      writeFileSync(page, readinessPage());
+      return { code: 0, output: "" };
+    },
+  },
+  {
     name: "buf for the conformance suite",
     run: (folder) => runNode(BUF, ["generate", "--template", "tests/conformance/buf.gen.yaml", "--output", folder]),
   },
@@ -59,6 +69,7 @@ export const generated = [
   "docs/api",
   REFERENCE,
   TERRAFORM_REFERENCE,
+  READINESS_PAGE,
 ];
 
 /** Runs all generators with their output under `folder`. Returns what they printed; throws with it when one fails. */
@@ -75,7 +86,7 @@ export async function generateInto(folder: string): Promise<string> {
 if (import.meta.main) {
   if (process.argv.includes("--help")) {
     console.log(
-      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml), the tables of helm/souk/README.md from the charts' values and those of terraform/README.md from the module, and tests/conformance/gen/ from third_party/conformance/. Takes no arguments.",
+      "npm run generate: makes gen/ from proto/ and third_party/proto/ (buf.gen.yaml) and from the reasons in the code, and what is generated of mesh/ and docs/ (mesh/buf.gen.yaml), the tables of helm/souk/README.md from the charts' values and those of terraform/README.md from the module, tests/conformance/gen/ from third_party/conformance/, and docs/production-readiness.md from tests/readiness/checklist.ts. Takes no arguments.",
     );
   } else {
     process.stdout.write(await generateInto("."));

@@ -1,10 +1,12 @@
 import type { Contract, Service } from "./contract.ts";
-import { DURATION, METHOD, STATUS, WHERE } from "./metrics.ts";
+import { DURATION, METHOD, OUR_FAULT, STATUS, WHERE } from "./metrics.ts";
 
 const PANEL_HEIGHT = 8;
-const PANEL_WIDTH = 8;
+const PANEL_WIDTH = 6;
+/** How long an error budget is for. */
+const BUDGET_WINDOW = "28d";
 
-/** A Grafana dashboard with a row for each service: calls by method, what is eaten of their error budgets, and their 99th percentiles. */
+/** A Grafana dashboard with a row for each service: calls by method, what is eaten and what is left of their error budgets, and their 99th percentiles. */
 export function dashboard({ services }: Contract) {
   return {
     uid: "rpc-budgets",
@@ -41,10 +43,13 @@ function row(service: Service, index: number) {
     title,
     datasource: source(),
     gridPos: { x: column * PANEL_WIDTH, y: y + 1, w: PANEL_WIDTH, h: PANEL_HEIGHT },
-    fieldConfig: { defaults: { unit, min: 0 }, overrides: [] },
+    fieldConfig: { defaults: { unit, ...(unit !== "percentunit" && { min: 0 }) }, overrides: [] },
     targets: [{ refId: "A", expr, legendFormat: `{{${METHOD}}}` }],
   });
   const burnt = `rpc:errors:ratio_rate1h{${chosen}} / on (${METHOD}) group_left () rpc:error_budget:ratio`;
+  const counted = (more: string) => `sum by (${METHOD}) (increase(${DURATION}_count{${chosen}${more}}[${BUDGET_WINDOW}]))`;
+  const failed = `(${counted(`, ${STATUS}=~"${OUR_FAULT.join("|")}"`)} or ${counted("")} * 0)`;
+  const left = `1 - ${failed} / ${counted("")} / on (${METHOD}) rpc:error_budget:ratio`;
   const p99 = `histogram_quantile(0.99, sum by (${METHOD}, le) (rate(${DURATION}_bucket{${chosen}, ${STATUS}="OK"}[5m])))`;
   return [
     {
@@ -52,11 +57,12 @@ function row(service: Service, index: number) {
       type: "row",
       title: service.name,
       collapsed: false,
-      gridPos: { x: 0, y, w: 3 * PANEL_WIDTH, h: 1 },
+      gridPos: { x: 0, y, w: 4 * PANEL_WIDTH, h: 1 },
       panels: [],
     },
     panel(0, "Calls a second", "reqps", `sum by (${METHOD}) (rate(${DURATION}_count{${chosen}}[5m]))`),
     panel(1, "Error budget's burn rate over 1 h (1 uses it up in 28 days)", "none", burnt),
-    panel(2, "99th percentile of calls that succeed", "s", p99),
+    panel(2, "Error budget that is left of 28 days (below 0: promise broken)", "percentunit", left),
+    panel(3, "99th percentile of calls that succeed", "s", p99),
   ];
 }
