@@ -50,7 +50,7 @@ export function valueSets(): ValueSet[] {
 export function sourceHash({ chart, values }: Pick<ValueSet, "chart" | "values">): string {
   const folders = chart === "mesh" ? [chart] : [chart, "mesh"];
   const files = folders.flatMap((folder) =>
-    globSync(`${folder}/{Chart.yaml,values.yaml,values.schema.json,templates/**,generated/**}`, { cwd: root }),
+    globSync(`${folder}/{Chart.yaml,values.yaml,values.schema.json,templates/**,generated/**,rules/**}`, { cwd: root }),
   );
   const hash = createHash("sha256");
   for (const file of [...files.filter((each) => statSync(path.join(root, each)).isFile()).sort(), values]) {

@@ -28,21 +28,23 @@ export function observeBacklog(meter: Meter, databases: readonly Database[]): vo
   const due = gauge("souk.jobs.due", "", `Jobs that are due and not done, at most ${COUNTED_MAX}.`);
   const late = gauge("souk.jobs.age", "s", "How long the oldest of them is due.");
   const letters = gauge("souk.dead_letters", "", `Dead letters that wait for a person, at most ${COUNTED_MAX}.`);
+  const reachable = gauge("souk.database.reachable", "", "Whether its database answers.");
   const looks = databases.map((database) => ({ service: database.service, look: kept(() => backlogOf(database)) }));
   meter.addBatchObservableCallback(
     async (result) => {
       const found = await Promise.all(looks.map(async ({ service, look }) => ({ service, backlog: await inTime(look()) })));
       for (const { service, backlog } of found) {
-        if (backlog === undefined) continue;
         const of = { [ATTRIBUTE.service]: service };
-        result.observe(rows, backlog.outboxRows, of);
-        result.observe(age, backlog.outboxAgeS, of);
-        result.observe(due, backlog.jobsDue, of);
-        result.observe(late, backlog.jobsAgeS, of);
-        result.observe(letters, backlog.deadLetters, of);
+        result.observe(reachable, backlog === undefined ? 0 : 1, of);
+        // What is not told anew would be told as it was.
+        result.observe(rows, backlog?.outboxRows ?? Number.NaN, of);
+        result.observe(age, backlog?.outboxAgeS ?? Number.NaN, of);
+        result.observe(due, backlog?.jobsDue ?? Number.NaN, of);
+        result.observe(late, backlog?.jobsAgeS ?? Number.NaN, of);
+        result.observe(letters, backlog?.deadLetters ?? Number.NaN, of);
       }
     },
-    [rows, age, due, late, letters],
+    [rows, age, due, late, letters, reachable],
   );
 }
 

@@ -229,7 +229,7 @@ export const RELIABILITY: readonly Section[] = [
         check: "Source repo",
         level: "C",
         asks: "Its source can be found.",
-        note: "This is it; an installation names its own copy, and its alerts lead there (`mesh.monitoring.rules.runbookBaseUrl`).",
+        note: "This is it; an installation names its own copy, and its alerts lead there (`monitoring.rules.runbookBaseUrl`).",
       },
       {
         check: "Docs",

@@ -174,6 +174,7 @@ describe("the telemetry of a whole purchase", function () {
     assert.ok(count("souk_cache_reads_total", 'souk_cache_name="listing",souk_cache_result="miss"') > 0);
     assert.match(text, /^souk_outbox_rows\{souk_service="order"\} 0$/m);
     assert.match(text, /^souk_dead_letters\{souk_service="order"\} 0$/m);
+    assert.match(text, /^souk_database_reachable\{souk_service="order"\} 1$/m);
     assert.match(text, /^nodejs_eventloop_delay_p99_seconds \S+$/m);
     assert.notEqual(orderId, "");
   });
