@@ -11,18 +11,22 @@ const TIMEOUT_MS = 10_000;
 /** Serves the doors that are not RPCs. Answers whether one of them stands at the request's path and method. */
 export function createDoors(doors: readonly Door[], log: Log): (request: AnyRequest, response: AnyResponse) => boolean {
   for (const door of doors) {
-    if (!/^\/([\w.-]+\/)+$/.test(door.path)) {
-      throw new Error(`The door's path "${door.path}" does not begin and end with a slash.`);
+    if (!/^(\/[\w.-]+)+\/?$/.test(door.path)) {
+      throw new Error(`The door's path "${door.path}" does not begin with a slash, or has empty parts.`);
     }
   }
   return (request, response) => {
     const path = request.url ?? "/";
     const method = request.method === "HEAD" ? "GET" : request.method;
-    const door = doors.find((candidate) => candidate.method === method && path.startsWith(candidate.path));
+    const door = doors.find((candidate) => candidate.method === method && stands(candidate.path, path));
     if (door === undefined) return false;
     open(door, request, response, log).catch((error: unknown) => log.debug({ err: error }, "a door's answer could not be written"));
     return true;
   };
+}
+
+function stands(at: string, path: string): boolean {
+  return at.endsWith("/") ? path.startsWith(at) : path === at || path.startsWith(`${at}?`);
 }
 
 async function open(door: Door, request: AnyRequest, response: AnyResponse, log: Log): Promise<void> {

@@ -6,7 +6,7 @@ import type { JobHandler, RecurringJob } from "#runtime/jobs/jobs.ts";
 /** A door that is not an RPC, such as a page a person is sent to. The server asks no token and reads no policy: the handler guards it. */
 export interface Door {
   readonly method: "GET" | "POST";
-  /** Where it stands: the handler gets every request of this method whose path begins so. Ends with a slash. */
+  /** Where it stands: the handler gets every request of this method for this path or, where it ends with a slash, for one that begins so. */
   readonly path: string;
   handle(request: Request): Promise<Response>;
 }

@@ -3,12 +3,13 @@
 import { join } from "node:path";
 import type { Verifiers } from "#runtime/access.ts";
 import { type Clock, systemClock } from "#runtime/clock.ts";
-import { type Config, ConfigError, readConfig } from "#runtime/config.ts";
+import { type Config, readConfig } from "#runtime/config.ts";
 import { claimDataDir } from "#runtime/data-dir.ts";
 import { createHealth } from "#runtime/health.ts";
 import { openIssuer } from "#runtime/issuer.ts";
 import { createLog, type Log } from "#runtime/log.ts";
 import { type MeshIdentity, meshIdentity } from "#runtime/mesh-identity.ts";
+import { runProgram } from "#runtime/program.ts";
 import { openRedis, redisProblems, redisReady } from "#runtime/redis.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import { metricsPage } from "#runtime/telemetry/metrics-page.ts";
@@ -23,6 +24,7 @@ import {
   serviceTokenVerifier,
 } from "#runtime/tokens.ts";
 import { type Marketplace, openMarketplace, SERVICES } from "./marketplace.ts";
+import type { NamedProcessor } from "./payment/processors.ts";
 
 export { SERVICES };
 
@@ -71,8 +73,6 @@ export async function run(
 ): Promise<Running> {
   const watches = config.metrics || config.otlpEndpoint !== undefined;
   const log = createLog({ level: config.logLevel, format: config.logFormat, fields: watches ? traceFields : undefined });
-  if (config.processor !== undefined)
-    throw new Error("SOUK_PROCESSOR is set, and as yet payments are with the simulated processor only.");
   const undo: (() => Promise<void> | void)[] = [claimDataDir(config.dataDir)];
   const stop = async () => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
@@ -97,6 +97,7 @@ export async function run(
       services: config.services,
       peerUrl: config.peersUrl,
       retries: config.retries === "client",
+      processor: processorOf(config),
       simulatorFile: config.simulatorFile,
       keys,
       verifiers,
@@ -142,6 +143,11 @@ export async function run(
 /** Who callers are to the mesh, where it knows them. */
 function meshOf({ meshIdentity: services, meshGateway: gateway }: Config): MeshIdentity | undefined {
   return services === undefined ? undefined : meshIdentity({ services, gateway });
+}
+
+/** The processor that the settings name. Only the development of a marketplace takes a simulated one. */
+function processorOf({ processor: url, processorToken: token, env }: Config): NamedProcessor | undefined {
+  return url === undefined ? undefined : { url, token, simulated: env !== "production" };
 }
 
 /** The keys of this installation, and what tokens are checked with: those keys, or an OpenID provider's where one is named. */
@@ -190,8 +196,7 @@ async function checkRedis(url: string, log: Log): Promise<void> {
 }
 
 /**
- * Reads the settings, runs, and ends on SIGINT or SIGTERM: the first drains, a second ends at once. What is wrong with the settings or in the
- * way of the start is told as a sentence, with exit code 2 or 1.
+ * Reads the settings, runs, and ends on SIGINT or SIGTERM.
  *
  * @param argv the arguments after the program's name
  * @param ready runs once the process is ready
@@ -202,50 +207,14 @@ export async function main(
   ready: (running: Running, config: Config) => Promise<void>,
   productionStores = namedStores,
 ): Promise<void> {
-  let running: Running | undefined;
-  try {
-    const settings = readConfig({ argv, env: process.env, services: SERVICES });
-    if ("help" in settings) {
-      process.stdout.write(settings.help);
-      return;
-    }
-    const starting = run(settings.config, { productionStores });
-    endOnSignal(() => starting.then((started) => started.stop()));
-    running = await starting;
-    await ready(running, settings.config);
-  } catch (error) {
-    await running?.stop();
-    process.exitCode = error instanceof ConfigError ? 2 : 1;
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-    if (!(error instanceof ConfigError)) process.exit();
-  }
-}
-
-/**
- * How long after the first signal another one is its echo, in ms: who signals a process group reaches this process directly, and again through npm and the
- * process that started it, which pass signals on.
- */
-const ECHO_MS = 500;
-
-function endOnSignal(stop: () => Promise<void>): void {
-  let endingTime: number | undefined;
-  for (const [signal, code] of [
-    ["SIGINT", 130],
-    ["SIGTERM", 143],
-  ] as const) {
-    process.on(signal, () => {
-      if (endingTime !== undefined) {
-        if (performance.now() - endingTime >= ECHO_MS) process.exit(code);
-        return;
-      }
-      endingTime = performance.now();
-      process.stderr.write("Ending: calls in flight may finish. A second signal ends at once.\n");
-      stop().then(
-        () => process.exit(0),
-        () => process.exit(1),
-      );
-    });
-  }
+  await runProgram({
+    read() {
+      const settings = readConfig({ argv, env: process.env, services: SERVICES });
+      return "help" in settings ? settings : settings.config;
+    },
+    start: (config) => run(config, { productionStores }),
+    ready,
+  });
 }
 
 if (import.meta.main) {

@@ -33,10 +33,8 @@ import { catalog } from "./catalog/service.ts";
 import { inventory } from "./inventory/service.ts";
 import { ops } from "./ops/service.ts";
 import { order } from "./order/service.ts";
-import { keepProcessor } from "./payment/processor-identity.ts";
+import { type NamedProcessor, openProcessor } from "./payment/processors.ts";
 import { payment } from "./payment/service.ts";
-import { openSimulator } from "./payment/simulator.ts";
-import { simulatorDoors } from "./payment/simulator-doors.ts";
 import { notesIn } from "./search/replica.ts";
 import { search } from "./search/service.ts";
 import { sqliteIndex } from "./search/sqlite/sqlite-index.ts";
@@ -84,7 +82,9 @@ export interface MarketplaceOptions {
   readonly peerUrl?: ((service: string) => string | undefined) | undefined;
   /** Whether failed calls to those are tried again as their policy allows; true unless given. */
   readonly retries?: boolean | undefined;
-  /** The simulated processor's books; in `dataDir` unless given. */
+  /** The payment processor; a simulated one in this process unless given. */
+  readonly processor?: NamedProcessor | undefined;
+  /** The books of the simulated one; in `dataDir` unless given. */
   readonly simulatorFile?: string | undefined;
   readonly keys: ServiceKeys;
   /** What the tokens of calls in memory are checked with. */
@@ -162,11 +162,11 @@ function makersOf({ options, part, open, closing }: Making): Readonly<Record<Ser
     order: async () => order({ ...part("order"), database: await open("order") }),
     async payment() {
       const database = await open("payment");
-      const file = options.simulatorFile ?? fileIn(dataDir, "processor.db");
-      const processor = openSimulator({ file, clock, baseUrl });
-      closing.push(() => processor.close());
-      await keepProcessor(database, processor.id, file);
-      return payment({ ...part("payment"), database, processor, doors: simulatorDoors(processor) });
+      const books = options.simulatorFile ?? fileIn(dataDir, "processor.db");
+      const named = options.processor;
+      const { processor, doors, close } = await openProcessor({ database, named, simulatorFile: books, clock, baseUrl, log });
+      closing.push(close);
+      return payment({ ...part("payment"), database, processor, doors });
     },
     async search() {
       const database = await open("search");

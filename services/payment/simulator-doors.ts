@@ -4,6 +4,14 @@ import type { Confirmation, Simulator } from "./simulator.ts";
 /** Below which path the simulator's pages stand. */
 export const CONFIRMATIONS_PATH = "/simulator/confirmations/";
 
+const PAGE_HEADERS = {
+  "content-type": "text/html; charset=utf-8",
+  "cache-control": "no-store",
+  "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+};
+
 /** The page on which a buyer confirms a simulated payment, and the two answers it sends. Who knows the id may answer. */
 export function simulatorDoors(simulator: Simulator): readonly Door[] {
   return [
@@ -30,6 +38,23 @@ export function simulatorDoors(simulator: Simulator): readonly Door[] {
   ];
 }
 
+/** How long the simulator in another process may take for a page, in ms. */
+const PAGE_TIMEOUT_MS = 5_000;
+
+/** The same pages where the simulator is another process, which people do not reach: each visit is passed on to it. */
+export function passedOnDoors(origin: string): readonly Door[] {
+  return (["GET", "POST"] as const).map((method) => ({
+    method,
+    path: CONFIRMATIONS_PATH,
+    async handle(request) {
+      const path = tailOf(request).slice(0, 3).map(encodeURIComponent).join("/");
+      const signal = AbortSignal.timeout(PAGE_TIMEOUT_MS);
+      const page = await fetch(`${origin}${CONFIRMATIONS_PATH}${path}`, { method, signal, redirect: "error" });
+      return new Response(await page.text(), { status: page.status, headers: PAGE_HEADERS });
+    },
+  }));
+}
+
 function tailOf(request: Request): string[] {
   return new URL(request.url).pathname.slice(CONFIRMATIONS_PATH.length).split("/");
 }
@@ -51,13 +76,7 @@ function pageOf(confirmationId: string, confirmation: Confirmation | undefined):
     `<!doctype html><html lang="en"><head>${head}</head><body><h1>Simulated processor</h1>${body}</body></html>`,
     {
       status: confirmation === undefined ? 404 : 200,
-      headers: {
-        "content-type": "text/html; charset=utf-8",
-        "cache-control": "no-store",
-        "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'",
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff",
-      },
+      headers: PAGE_HEADERS,
     },
   );
 }

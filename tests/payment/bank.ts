@@ -16,6 +16,7 @@ import { startServer } from "#runtime/server.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { embeddedVerifiers, serviceTokens, signAccountToken, temporaryKeys } from "#runtime/tokens.ts";
 import { entities, type PaymentDatabase } from "../../services/payment/entities.ts";
+import { openHttpProcessor } from "../../services/payment/http-processor.ts";
 import { migrations } from "../../services/payment/migrations/index.ts";
 import { type Processor, ProcessorTimeout, ProcessorUnreachable } from "../../services/payment/processor.ts";
 import { payment } from "../../services/payment/service.ts";
@@ -23,6 +24,7 @@ import { openSimulator, type Simulator } from "../../services/payment/simulator.
 import { simulatorDoors } from "../../services/payment/simulator-doors.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
 import type { Carrier } from "../support/server.ts";
+import { processorAtPort } from "./processor-at-port.ts";
 
 /** Thrown where a test lets the process die: nobody catches it. */
 export class Crash extends Error {}
@@ -72,13 +74,15 @@ export async function openBank(carrier: Carrier): Promise<Bank> {
   const destinations = new Map<string, { token: string; currencyCode: string }>();
   const simulator = openSimulator({ file: ":memory:", clock, baseUrl: () => "http://127.0.0.1:1" });
   const faulty = faultyDatabase(database, faults);
+  // Whoever calls payment over a network has payment call the processor so, too.
+  const outside = carrier === "memory" ? undefined : await processorOutside(simulator);
   const module = payment({
     database: faulty,
     clients: directory.clientsFor(serviceTokens(keys, "payment")),
     clock,
     log: quietLog,
     pages: pageTokens({ secret: keys.pageTokens, clock }),
-    processor: faultyProcessor(simulator, faults),
+    processor: faultyProcessor(outside?.processor ?? simulator, faults),
     doors: simulatorDoors(simulator),
   });
   directory.host([accountModule(destinations), module]);
@@ -132,8 +136,22 @@ export async function openBank(carrier: Carrier): Promise<Bank> {
     async close() {
       await jobs.stop(0);
       await server?.stop(0);
+      await outside?.close();
       simulator.close();
       await database.close();
+    },
+  };
+}
+
+/** The simulator as a process of its own would serve it. */
+async function processorOutside(simulator: Simulator): Promise<{ processor: Processor; close(): Promise<void> }> {
+  const there = await processorAtPort({ simulator });
+  const processor = openHttpProcessor({ url: there.url, token: undefined, admit: async () => {} });
+  return {
+    processor,
+    async close() {
+      processor.close();
+      await there.close();
     },
   };
 }
@@ -199,8 +217,8 @@ async function between<T>(faults: Faults, name: string, work: () => Promise<T>):
   return result;
 }
 
-/** The simulator behind a line that fails where the test says. */
-function faultyProcessor(simulator: Simulator, faults: Faults): Processor {
+/** A processor behind a line that fails where the test says. */
+function faultyProcessor(simulator: Processor, faults: Faults): Processor {
   return {
     authorize: (...args) => between(faults, "authorize", () => simulator.authorize(...args)),
     capture: (...args) => between(faults, "capture", () => simulator.capture(...args)),

@@ -22,10 +22,10 @@ describe("the processor that payments are with", () => {
   it("is the one with the books they began with, in any process", async () => {
     const [first, second] = [open("a.db"), open("a.db")];
     assert.equal(first.id, second.id);
-    await Promise.all([keepProcessor(database, first.id, "a.db"), keepProcessor(database, second.id, "a.db")]);
+    await Promise.all([keepProcessor(database, first.id, { file: "a.db" }), keepProcessor(database, second.id, { file: "a.db" })]);
     const other = open("b.db");
     await assert.rejects(
-      keepProcessor(database, other.id, "b.db"),
+      keepProcessor(database, other.id, { file: "b.db" }),
       /another simulated processor than the one in b\.db.*SOUK_SIMULATOR_FILE/,
     );
     for (const simulator of [first, second, other]) simulator.close();
