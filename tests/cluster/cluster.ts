@@ -109,11 +109,11 @@ export function forward(namespace: string, pod: string, port: number): Promise<F
   });
 }
 
-/** Asks again and again until the answer is there; fails with the last error after half a minute. */
-export async function until(what: string, ask: () => Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 60; attempt++) {
+/** Asks again and again until the answer is there; fails after half a minute, or as long as it may take. */
+export async function until(what: string, ask: () => Promise<boolean>, seconds = 30): Promise<void> {
+  for (const end = Date.now() + seconds * 1_000; Date.now() < end; ) {
     if (await ask().catch(() => false)) return;
     await sleep(500);
   }
-  throw new Error(`${what} did not come true within 30 s`);
+  throw new Error(`${what} did not come true within ${seconds} s`);
 }

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadOrCreateKeys } from "#runtime/tokens.ts";
 import { root } from "../../tools/checks/run.ts";
-import { type Forwarded, forward, type Installed, install, tool } from "./cluster.ts";
+import { type Forwarded, forward, install, tool } from "./cluster.ts";
 import type { Job, Outcome } from "./lab/caller.ts";
 import type { Attempt } from "./lab/faulty-proxy.ts";
 import type { Orders } from "./lab/workload.ts";
@@ -32,6 +32,8 @@ const PLAIN_WORKLOADS: readonly Workload[] = [
   { name: "catalog" },
   { name: "inventory", replicas: 3 },
 ];
+/** Of a lab without sidecars. */
+const BARE_WORKLOADS: readonly Workload[] = [{ name: "order" }, { name: "account" }];
 
 const PROGRAMS = ["faulty-proxy.ts", "workload.ts", "caller.ts"];
 
@@ -51,24 +53,14 @@ export interface Lab {
   counts(workload: string): Promise<Record<string, number>>;
   /** Sums up a counter of a workload's proxies for the calls to another workload, such as `upstream_rq_retry`. */
   stat(from: string, to: string, counter: string): Promise<number>;
+  /** Upgrades the chart with values changed as `helm --set` has them. */
+  upgrade(...settings: string[]): Promise<void>;
   end(): Promise<void>;
 }
 
-/** Opens a lab under the chart's policies, changed by values; or without any policies of ours, as Istio is by itself. */
-export async function openLab(values: Readonly<Record<string, unknown>> | "plain" = {}): Promise<Lab> {
-  const name = `lab-${randomBytes(3).toString("hex")}`;
-  if (values === "plain") {
-    await tool("kubectl", "create", "namespace", name);
-    await tool("kubectl", "label", "namespace", name, "istio-injection=enabled");
-    const end = async () => void (await tool("kubectl", "delete", "namespace", name, "--wait=false"));
-    try {
-      await startWorkloads(name, PLAIN_WORKLOADS);
-      return labOf({ name, end });
-    } catch (error) {
-      await end();
-      throw error;
-    }
-  }
+/** Opens a lab under the chart's policies, changed by values. */
+export async function openLab(values: Readonly<Record<string, unknown>> = {}): Promise<Lab> {
+  const name = newName();
   const database = name.replace("-", "_");
   const password = randomBytes(12).toString("hex");
   await asAdministrator(databaseOf(database, password));
@@ -87,11 +79,34 @@ export async function openLab(values: Readonly<Record<string, unknown>> | "plain
   });
   return labOf({
     name,
+    async upgrade(...settings) {
+      const sets = settings.flatMap((setting) => ["--set", setting]);
+      await tool("helm", "upgrade", name, join(root, "mesh"), "--namespace", name, "--values", installed.values, ...sets);
+    },
     async end() {
       await installed.end();
       await drop();
     },
   });
+}
+
+/** Opens a lab without any policies of ours: in a mesh as Istio is by itself, or with no sidecars at all. */
+export async function openPlainLab(what: "sidecars" | "no sidecars"): Promise<Lab> {
+  const name = newName();
+  await tool("kubectl", "create", "namespace", name);
+  const end = async () => void (await tool("kubectl", "delete", "namespace", name, "--wait=false"));
+  try {
+    if (what === "sidecars") await tool("kubectl", "label", "namespace", name, "istio-injection=enabled");
+    await startWorkloads(name, what === "sidecars" ? PLAIN_WORKLOADS : BARE_WORKLOADS);
+    return labOf({ name, end });
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+function newName(): string {
+  return `lab-${randomBytes(3).toString("hex")}`;
 }
 
 async function startWorkloads(name: string, workloads: readonly Workload[], databaseUrl?: string): Promise<void> {
@@ -148,8 +163,12 @@ function manifestsOf(
   ];
 }
 
-/** As in the marketplace's chart; and counters that Istio leaves out unless asked. */
-const PROXY = { holdApplicationUntilProxyStarts: true, proxyStatsMatcher: { inclusionRegexps: ["cluster\\.outbound.*"] } };
+/** As in the marketplace's chart; counters that Istio leaves out unless asked; and certificates that live for minutes, so that a test sees them replaced. */
+const PROXY = {
+  holdApplicationUntilProxyStarts: true,
+  proxyStatsMatcher: { inclusionRegexps: ["cluster\\.outbound.*"] },
+  proxyMetadata: { SECRET_TTL: "2m0s" },
+};
 
 function podOf(account: string, args: readonly string[], env: Readonly<Record<string, string>>): object {
   const files = PROGRAMS.map((file) => ({
@@ -193,7 +212,7 @@ interface Pod {
 }
 
 /** The lab that runs in a namespace. */
-export function labOf({ name, end }: Pick<Installed, "name" | "end">): Lab {
+export function labOf({ name, upgrade = noUpgrade, end }: Pick<Lab, "name" | "end"> & Partial<Pick<Lab, "upgrade">>): Lab {
   const doors = new Map<string, Promise<Forwarded>>();
   const pods = async (workload: string, track?: string) => {
     const selector = `app.kubernetes.io/name=${workload}${track === undefined ? "" : `,track=${track}`}`;
@@ -216,6 +235,7 @@ export function labOf({ name, end }: Pick<Installed, "name" | "end">): Lab {
     Promise.all((await pods(workload)).map(each));
   return {
     name,
+    upgrade,
     async end() {
       for (const door of doors.values()) (await door.catch(() => undefined))?.close();
       await end();
@@ -239,6 +259,10 @@ export function labOf({ name, end }: Pick<Installed, "name" | "end">): Lab {
       return sum([...all.join("\n").matchAll(line)].map(([, value]) => Number(value)));
     },
   };
+}
+
+function noUpgrade(): Promise<void> {
+  throw new Error("There is no chart to upgrade.");
 }
 
 /** What Envoy itself counts in a pod, of names that hold this text. */

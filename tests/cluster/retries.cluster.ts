@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { amplification, HOPS } from "./amplification.ts";
 import { canaryGetsItsShare } from "./canary.ts";
-import { type Lab, openLab } from "./lab.ts";
+import { callsGoOn, certificatesRotate } from "./certificates.ts";
+import { type Lab, openLab, openPlainLab } from "./lab.ts";
+import { badReplicaIsLeftOutAndComesBack } from "./outliers.ts";
 import { report, table } from "./report.ts";
 import { commandTakesEffectOnce, deadlineEndsTheChain, PROTOCOLS } from "./retries.ts";
 
@@ -15,18 +17,20 @@ const FAULTS = [
 describe("the mesh between workloads that fail", function () {
   this.timeout(420_000);
   let lab: Lab;
-  /** Without our policies, to compare with. */
-  let plain: Lab;
   before(async () => {
-    const opened = await Promise.allSettled([openLab(), openLab("plain")]);
-    const labs = opened.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
-    if (labs.length < 2) {
-      await Promise.all(labs.map((each) => each.end()));
-      throw opened.find((each) => each.status === "rejected")?.reason;
-    }
-    [lab, plain] = labs as [Lab, Lab];
+    lab = await openLab();
   });
-  after(() => Promise.all([lab?.end(), plain?.end()]));
+  after(() => lab?.end());
+
+  /** Opens another lab for one test. */
+  async function beside<T>(work: (plain: Lab) => Promise<T>): Promise<T> {
+    const plain = await openPlainLab("sidecars");
+    try {
+      return await work(plain);
+    } finally {
+      await plain.end();
+    }
+  }
 
   for (const protocol of PROTOCOLS) {
     for (const [what, fault] of FAULTS) {
@@ -38,13 +42,27 @@ describe("the mesh between workloads that fail", function () {
       deadlineEndsTheChain(lab, protocol));
   }
 
+  it("leaves a bad replica out, so that reads succeed over gRPC and Connect, and takes it back", async () => {
+    report(`reads that succeed beside a failing replica: ${JSON.stringify(await badReplicaIsLeftOutAndComesBack(lab))}`);
+  });
+
   it("sends a canary at 10 % a tenth of the calls", async () => {
     report(`a canary at 10 % got ${(await canaryGetsItsShare(lab, 0.1)) * 100} %`);
   });
 
+  it("loses no call while certificates rotate", async () => {
+    const calls = await callsGoOn(lab, () => certificatesRotate(lab));
+    report(`certificates of all workloads were replaced under load: ${calls} calls, none failed`);
+  });
+
   it("asks a dead workload at depth 3 at most 1.2 times a call at every hop, for a minute", async () => {
-    const [ours, istio] = await Promise.all([amplification(lab, 60), amplification(plain, 60)]);
-    const [naive, naiveIstio] = await Promise.all([amplification(lab, 15, true), amplification(plain, 15, true)]);
+    const [ours, istio, naive, naiveIstio] = await beside(
+      async (plain) =>
+        [
+          ...(await Promise.all([amplification(lab, 60), amplification(plain, 60)])),
+          ...(await Promise.all([amplification(lab, 15, true), amplification(plain, 15, true)])),
+        ] as const,
+    );
     const rows = {
       ours: ours,
       "Istio's defaults": istio,

@@ -93,6 +93,7 @@ export async function callAs(keys: Keys, peersUrl: string, job: Job): Promise<Ou
   const once = async () => {
     const request = fromJson(method.input, JSON.parse(JSON.stringify(job.request).replaceAll("{id}", newId())));
     const beginTime = Date.now();
+    const began = performance.now();
     mostAtOnce = Math.max(mostAtOnce, ++atOnce);
     outcome.calls++;
     try {
@@ -106,7 +107,7 @@ export async function callAs(keys: Keys, peersUrl: string, job: Job): Promise<Ou
       outcome.messages[kind] ??= rawMessage;
       if (outcome.failed.length < KEPT) outcome.failed.push({ beginTime, endTime: Date.now() });
     }
-    took.push(Date.now() - beginTime);
+    took.push(performance.now() - began);
     atOnce--;
   };
   const worker = async () => {
