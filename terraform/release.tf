@@ -16,6 +16,7 @@ locals {
     }
     publicUrl   = "https://${var.host}"
     corsOrigins = var.cors_origins
+    processor   = { url = var.processor_url }
     testing     = { processor = false, issuer = false }
     defaults    = { annotations = { "souk/secrets" = local.secrets_hash } }
     mesh = {

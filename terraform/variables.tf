@@ -62,6 +62,16 @@ variable "issuer" {
   }
 }
 
+variable "processor_url" {
+  description = "Where the payment processor is, by the contract of docs/processor.md."
+  type        = string
+
+  validation {
+    condition     = startswith(var.processor_url, "https://")
+    error_message = "The processor is reached by https://."
+  }
+}
+
 variable "cors_origins" {
   description = "Origins of web pages that may call, such as https://shop.example."
   type        = list(string)

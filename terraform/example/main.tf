@@ -66,6 +66,7 @@ module "souk" {
   host          = var.host
   image         = var.image
   issuer        = { url = "https://id.shop.example", jwks_uri = "https://id.shop.example/keys" }
+  processor_url = "https://processor.shop.example/v1"
   cors_origins  = ["https://shop.example"]
   certificate   = { chain_pem = file("${path.module}/chain.pem"), key_pem = file("${path.module}/key.pem") }
   gateway_cidrs = ["0.0.0.0/0"]

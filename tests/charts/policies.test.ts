@@ -16,7 +16,7 @@ const serviceAccount = (name: string) => `cluster.local/ns/shop/sa/souk-${name}`
 const ISSUERS: Readonly<Record<string, string>> = {
   "mesh-production": "https://id.example",
   "souk-production": "https://id.example",
-  "souk-default": "souk",
+  "souk-default": "http://souk-issuer.shop.svc.cluster.local:8080",
   "souk-everything": "souk",
 };
 

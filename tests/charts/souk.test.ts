@@ -85,7 +85,7 @@ describe("the rendered souk chart", () => {
     });
   }
 
-  it("lets services reach the stores where the values say that they are, and no other place", () => {
+  it("lets services reach the stores and the issuer where the values say that they are, payment the processor, and none another place", () => {
     const hostsOf = (set: string, service: string) =>
       byName(golden(set), "Sidecar")
         .get(`souk-${service}`)
@@ -93,7 +93,9 @@ describe("the rendered souk chart", () => {
     const beside = (name: string) => `shop/${name}.shop.svc.cluster.local`;
     assert.deepEqual(hostsOf("souk-default", "order"), [beside("mariadb"), beside("redis")]);
     assert.deepEqual(hostsOf("souk-default", "ops"), [beside("redis")]);
-    assert.deepEqual(hostsOf("souk-production", "order"), ["./db.example", "./db-replica.example", "./redis.example"]);
+    const production = ["./db.example", "./db-replica.example", "./id.example", "./redis.example"];
+    assert.deepEqual(hostsOf("souk-production", "order"), production);
+    assert.deepEqual(hostsOf("souk-production", "payment").toSorted(), [...production, "./processor.example"].toSorted());
     assert.deepEqual(hostsOf("souk-everything", "order"), [
       "./10-0-0-7.souk-stores.internal",
       "./redis-a.example",
@@ -104,6 +106,41 @@ describe("the rendered souk chart", () => {
     const entries = byName(golden("souk-everything"), "ServiceEntry");
     const { addresses, resolution } = entries.get("souk-database")?.spec ?? {};
     assert.deepEqual({ addresses, resolution }, { addresses: ["10.0.0.7"], resolution: "NONE" });
+  });
+
+  it("tells the services of the same issuer as the mesh, and payment alone of a processor", () => {
+    for (const set of ["souk-default", "souk-production"]) {
+      const resources = golden(set);
+      const [rule] = byName(resources, "RequestAuthentication").get("souk-ingress")?.spec.jwtRules ?? [];
+      for (const service of SERVICES) {
+        const [{ env }] = byName(resources, "Deployment").get(`souk-${service}`)?.spec.template.spec.containers ?? [];
+        const told = new Map(env.map(({ name, value }: { name: string; value: string }) => [name, value]));
+        const issuer = ["SOUK_ISSUER", "SOUK_ISSUER_AUDIENCE", "SOUK_ISSUER_JWKS"].map((name) => told.get(name));
+        assert.deepEqual(issuer, [rule.issuer, ...rule.audiences, rule.jwksUri], service);
+        assert.equal(told.has("SOUK_PROCESSOR"), service === "payment", service);
+      }
+    }
+  });
+
+  it("runs the simulated processor and the built-in issuer beside the services and outside the mesh, and neither in production", () => {
+    const parts = (set: string) =>
+      ["processor", "issuer"].map((name) => byName(golden(set), "Deployment").get(`souk-${name}`)?.spec.template);
+    assert.deepEqual(parts("souk-production"), [undefined, undefined]);
+    for (const { metadata, spec } of parts("souk-default")) {
+      assert.equal(metadata.labels["sidecar.istio.io/inject"], "false");
+      assert.deepEqual(
+        [spec.securityContext.runAsNonRoot, spec.containers[0].securityContext.readOnlyRootFilesystem],
+        [true, true],
+      );
+    }
+    const [, issuer] = parts("souk-default");
+    const secrets = issuer.spec.volumes.flatMap(({ secret }: { secret?: { items: { key: string }[] } }) => secret?.items ?? []);
+    assert.deepEqual(
+      secrets.map(({ key }: { key: string }) => key),
+      ["accounts.pem"],
+    );
+    const alone = byName(golden("souk-default"), "NetworkPolicy").get("souk-processor")?.spec.ingress;
+    assert.match(JSON.stringify(alone), /"app.kubernetes.io\/name":"payment"/);
   });
 
   it("serves the gateway's host by HTTPS in production, and by plain HTTP where things are tried out", () => {

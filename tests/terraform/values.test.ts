@@ -17,6 +17,7 @@ const SAMPLES: Readonly<Record<string, unknown>> = {
   "var.image.digest": `sha256:${"0123456789abcdef".repeat(4)}`,
   "var.host": "api.shop.example",
   "var.cors_origins": ["https://shop.example"],
+  "var.processor_url": "https://processor.shop.example/v1",
   "var.issuer.url": "https://id.shop.example",
   "var.issuer.jwks_uri": "https://id.shop.example/keys",
   "var.issuer.audience": "souk",

@@ -6,6 +6,7 @@ The mesh chart's values as JSON: those under `mesh`, and in them what follows fr
 {{- $mesh := deepCopy .Values.mesh -}}
 {{- $_ := set $mesh "environment" .Values.environment -}}
 {{- $_ := set $mesh "egress" (include "souk.egress" . | fromJson) -}}
+{{- $_ := set $mesh "issuer" (include "souk.issuer" . | fromJson) -}}
 {{- $gateway := $mesh.gateway -}}
 {{- if and (eq .Values.environment "development") (not $gateway.tlsSecret) (eq $gateway.plainHttp "redirect") -}}
 {{- $_ := set $gateway "plainHttp" "serve" -}}
@@ -24,7 +25,61 @@ The mesh chart's values as JSON: those under `mesh`, and in them what follows fr
 {{- toJson $mesh -}}
 {{- end }}
 
-{{/* Where the workloads may go outside: what `mesh.egress` says, the stores, and the collector. */}}
+{{/*
+Who signs accounts' tokens, as `mesh.issuer` says, which the mesh and the program both go by; the built-in issuer where it names nobody and `testing` has
+one. As JSON.
+*/}}
+{{- define "souk.issuer" -}}
+{{- $issuer := deepCopy .Values.mesh.issuer -}}
+{{- if include "souk.testingIssuer" . -}}
+{{- $_ := set $issuer "url" (include "souk.testingUrl" (list . "issuer")) -}}
+{{- $_ := set $issuer "jwksUri" (printf "%s/jwks" $issuer.url) -}}
+{{- end -}}
+{{- toJson $issuer -}}
+{{- end }}
+
+{{/* Whether the built-in issuer runs. */}}
+{{- define "souk.testingIssuer" -}}
+{{- if and .Values.testing.issuer (not .Values.mesh.issuer.url) -}}true{{- end -}}
+{{- end }}
+
+{{/* Where a workload of `testing` is reached. Takes (list root workload). */}}
+{{- define "souk.testingUrl" -}}
+{{- $root := index . 0 -}}
+http://{{ include "souk.prefix" $root }}{{ index . 1 }}.{{ $root.Release.Namespace }}.svc.{{ $root.Values.mesh.names.clusterDomain }}:8080
+{{- end }}
+
+{{/* Where the payment processor is. */}}
+{{- define "souk.processor" -}}
+{{- if .Values.testing.processor -}}
+{{ include "souk.testingUrl" (list . "processor") }}/v1
+{{- else -}}
+{{ .Values.processor.url }}
+{{- end -}}
+{{- end }}
+
+{{/* The environment that says who signs accounts in. The issuer `souk` is the program's own keys. */}}
+{{- define "souk.issuerEnv" -}}
+{{- with include "souk.issuer" . | fromJson -}}
+{{- if and .url (ne .url "souk") -}}
+- {name: SOUK_ISSUER, value: {{ .url | quote }}}
+- {name: SOUK_ISSUER_AUDIENCE, value: {{ .audience | quote }}}
+- {name: SOUK_ISSUER_ROLES_CLAIM, value: {{ .rolesClaim | quote }}}
+{{- with .jwksUri | default .jwks }}
+- {name: SOUK_ISSUER_JWKS, value: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The host, the port and the protocol of a URL outside, as `mesh.egress` has them. Takes (list root url). */}}
+{{- define "souk.outsideUrl" -}}
+{{- $isTls := hasPrefix "https://" (index . 1) -}}
+{{- $host := regexReplaceAll "^https?://([^/]+).*$" (index . 1) "${1}" -}}
+{{- include "souk.outside" (list (index . 0) $host (ternary 443 80 $isTls) (ternary "TLS" "HTTP" $isTls)) -}}
+{{- end }}
+
+{{/* Where the workloads may go outside: what `mesh.egress` says, the stores, the collector, the issuer, and payment to the processor. */}}
 {{- define "souk.egress" -}}
 {{- $root := . -}}
 {{- $egress := deepCopy .Values.mesh.egress -}}
@@ -44,9 +99,15 @@ The mesh chart's values as JSON: those under `mesh`, and in them what follows fr
 {{- $_ := set $wanted (ternary (printf "redis-%d" $index) "redis" (gt $index 0)) (include "souk.outside" (list $root $host 6379 "TCP") | fromJson) -}}
 {{- end -}}
 {{- with .Values.telemetry.endpoint -}}
-{{- $isTls := hasPrefix "https://" . -}}
-{{- $collector := regexReplaceAll "^https?://([^/]+).*$" . "${1}" -}}
-{{- $_ := set $wanted "telemetry" (include "souk.outside" (list $root $collector (ternary 443 80 $isTls) (ternary "TLS" "HTTP" $isTls)) | fromJson) -}}
+{{- $_ := set $wanted "telemetry" (include "souk.outsideUrl" (list $root .) | fromJson) -}}
+{{- end -}}
+{{- with include "souk.processor" . -}}
+{{- $_ := set $wanted "processor" (include "souk.outsideUrl" (list $root .) | fromJson | merge (dict "workloads" (list "payment"))) -}}
+{{- end -}}
+{{- $issuer := include "souk.issuer" . | fromJson -}}
+{{- if and (hasPrefix "http" $issuer.url) (not $issuer.jwks) -}}
+{{- /* Where its keys are; its own document says so, where nobody else does. */ -}}
+{{- $_ := set $wanted "issuer" (include "souk.outsideUrl" (list $root ($issuer.jwksUri | default $issuer.url)) | fromJson) -}}
 {{- end -}}
 {{- range $name, $each := $wanted -}}
 {{- if not (or (hasKey $egress $name) (has (printf "%s:%v" $each.host $each.port) $given)) -}}
