@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { TABLES } from "../../services/tables.ts";
 import { type Installed, install, tool } from "./cluster.ts";
+import { openProcessor } from "./processor.ts";
 import { openStores, ownPlace } from "./stores.ts";
 
 /** The image that is installed, where the stores are, and what their administrators are known by; the variables say so for a cluster of one's own. */
@@ -26,6 +27,8 @@ export interface SoukOptions {
   readonly program?: Program;
   /** Stores of its own in its namespace, which may be killed; those of the cluster unless given. */
   readonly ownStores?: boolean;
+  /** A simulated processor beside the release, which no upgrade of it replaces; the chart's own unless given. */
+  readonly ownProcessor?: boolean;
   /** Labels of the namespace, which joins the mesh unless given. */
   readonly labels?: readonly string[];
 }
@@ -50,7 +53,7 @@ export function imageValues(image: string): { repository: string; tag: string } 
 /** Installs the marketplace with databases, secrets and a namespace of its own, and waits until all of it is ready. */
 export async function installSouk(
   values: (jwks: string) => Readonly<Record<string, unknown>>,
-  { program = CURRENT, ownStores = false, labels = ["istio-injection=enabled"] }: SoukOptions = {},
+  { program = CURRENT, ownStores = false, ownProcessor = false, labels = ["istio-injection=enabled"] }: SoukOptions = {},
 ): Promise<Release> {
   const name = `souk-${randomBytes(3).toString("hex")}`;
   const prefix = `${name.replace("-", "_")}_`;
@@ -68,6 +71,7 @@ export async function installSouk(
     labels,
     async prepare() {
       if (ownStores) await openStores(name);
+      if (ownProcessor) await openProcessor(name, program.image);
       await asAdministrator(services.map((service) => databaseOf(prefix + service, password)).join(" "), host);
       const secret = (what: string, ...from: string[]) => tool("kubectl", "-n", name, "create", "secret", "generic", what, ...from);
       await secret("database", ...services.map((service) => `--from-literal=${service}=${password}`));
@@ -80,7 +84,8 @@ export async function installSouk(
       image: imageValues(program.image),
       databaseUrl: `mariadb://${prefix}{service}:$(PASSWORD)@${host}:3306/${prefix}{service}`,
       secrets: { database: "database", redis: "redis", keys: "keys" },
-      testing: { processor: true, issuer: true },
+      testing: { processor: !ownProcessor, issuer: true },
+      ...(ownProcessor ? { processor: { url: `http://processor.${name}.svc.cluster.local:8080/v1` } } : {}),
       defaults: { replicas: 1, resources: { requests: { cpu: "10m", memory: "100Mi" }, limits: { memory: "512Mi" } } },
       ...values(jwks),
     },

@@ -17,7 +17,7 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
   let release: Release;
   before(async () => {
     await endShared();
-    release = await installSouk(valuesBehind(HOST, 2), { program: previousProgram() });
+    release = await installSouk(valuesBehind(HOST, 2), { program: previousProgram(), ownProcessor: true });
   });
   after(() => release?.end());
 
