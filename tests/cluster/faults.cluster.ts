@@ -13,7 +13,7 @@ import { type Market, openMarket, Trader } from "../crash/traders.ts";
 import { tool, until } from "./cluster.ts";
 import { evictAll, killPod, podsOf } from "./disaster.ts";
 import { report, seconds, table } from "./report.ts";
-import { type SharedRelease, sharedRelease } from "./shared.ts";
+import { endShared, type SharedRelease, sharedRelease } from "./shared.ts";
 import { killStore, rolledOut } from "./stores.ts";
 import type { Through } from "./through.ts";
 
@@ -55,6 +55,8 @@ describe("a marketplace on a cluster whose parts are killed in the middle of pur
     stop.abort();
     market?.ledger.close();
     await trading;
+    // No file behind this one needs it, and a node has room for so many proxies only.
+    await endShared();
   });
 
   /** Does it, and counts from then until a purchase that begins then is answered. */

@@ -1,17 +1,20 @@
 // @ts-nocheck: plain JavaScript, as it runs in a container that has no compiler.
 // A plain gRPC client, as one would write it without Connect: @grpc/grpc-js, messages by protobuf-es. Run inside the cluster, in a container of the
-// image, with what it needs in `SETTINGS`: where each service is, under which name, and who buys.
+// image, with what it needs in `SETTINGS`: where each service is, under which name, and who gives tokens.
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { loadOrCreateAccountKey, signAccountToken } from "#runtime/tokens.ts";
 
-const { address, authority } = JSON.parse(process.env.SETTINGS);
-const keys = await loadOrCreateAccountKey("/etc/souk/keys");
+const { address, authority, issuer } = JSON.parse(process.env.SETTINGS);
 const [seller, buyer] = [newId(), newId()];
+
+async function tokenOf(account) {
+  const response = await fetch(new URL("/token", issuer), { method: "POST", body: new URLSearchParams({ account }) });
+  return (await response.json()).access_token;
+}
 
 async function call(method, accountId, input) {
   const service = /^marketplace\.(\w+)\./.exec(method.parent.typeName)[1];
@@ -19,7 +22,7 @@ async function call(method, accountId, input) {
   if (authority) options["grpc.default_authority"] = authority;
   const client = new Client(address.replace("{service}", service), credentials.createInsecure(), options);
   const metadata = new Metadata();
-  metadata.set("authorization", `Bearer ${await signAccountToken(keys, { accountId })}`);
+  metadata.set("authorization", `Bearer ${await tokenOf(accountId)}`);
   try {
     return await new Promise((resolve, reject) => {
       client.makeUnaryRequest(

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createPublicKey, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -83,8 +83,6 @@ describe("an installation of the chart", function () {
   before(async () => {
     const keys = join(folder, "keys");
     await loadOrCreateKeys(keys);
-    const jwk = createPublicKey(readFileSync(join(keys, "accounts.pem"), "utf8")).export({ format: "jwk" });
-    const jwks = JSON.stringify({ keys: [{ ...jwk, alg: "ES256", use: "sig" }] });
     const { mariadb, redisUrl } = ownPlace(meshed);
     await makePlace(meshed, ["istio-injection=enabled"], redisUrl, keys);
     await openStores(meshed);
@@ -94,7 +92,7 @@ describe("an installation of the chart", function () {
     await makePlace(plain, [], redisUrl, keys);
     const common = { image: imageValues(IMAGE), secrets: SECRETS };
     const gateway = { namespace: GATEWAY_NAMESPACE, hosts: [GATEWAY_HOST], rateLimits: { enabled: false } };
-    writeFileSync(values[meshed] ?? "", JSON.stringify({ ...common, mesh: { gateway, issuer: { url: "souk", jwks } } }));
+    writeFileSync(values[meshed] ?? "", JSON.stringify({ ...common, mesh: { gateway } }));
     const second = {
       ...common,
       databaseUrl: `mariadb://plain_{service}:$(PASSWORD)@${mariadb}:3306/plain_{service}`,
@@ -115,18 +113,17 @@ describe("an installation of the chart", function () {
   /** Buys over plain gRPC from a pod of the namespace, and gives the listing that was bought. */
   async function buy(namespace: string, settings: { readonly address: string; readonly authority?: string }): Promise<string> {
     const script = readFileSync(join(root, "tests/cluster/grpc-client.js"), "utf8");
+    const issuer = `http://souk-issuer.${namespace}.svc.cluster.local:8080`;
     const spec = {
       containers: [
         {
           name: "client",
           image: IMAGE,
           command: ["node", "--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script],
-          env: [{ name: "SETTINGS", value: JSON.stringify(settings) }],
-          volumeMounts: [{ name: "keys", mountPath: "/etc/souk/keys", readOnly: true }],
+          env: [{ name: "SETTINGS", value: JSON.stringify({ ...settings, issuer }) }],
         },
       ],
       restartPolicy: "Never",
-      volumes: [{ name: "keys", secret: { secretName: SECRETS.keys } }],
     };
     const file = join(folder, "client.json");
     const labels = { "sidecar.istio.io/inject": "false" };

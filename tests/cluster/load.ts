@@ -72,7 +72,7 @@ function outcomeOf(figures: Figures): Outcome {
   );
   for (const flow of FLOWS) {
     const turnedAway = figures.flows[flow]?.turnedAway ?? 0;
-    if (turnedAway > 0) failures.push(`${flow}: ${turnedAway} turned away`);
+    if (turnedAway > 0) failures.push(`${flow} turned away ${turnedAway}`);
   }
   return { ...figures.attempts, failures, figures };
 }

@@ -11,7 +11,7 @@ import {
   ListCategoriesResponseSchema,
 } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { GATEWAY_URL, until } from "./cluster.ts";
-import { type Guarded, guarded, LONGEST_MS } from "./guarded.ts";
+import { endGuarded, type Guarded, guarded, LONGEST_MS } from "./guarded.ts";
 import { internalMethodsAreHidden, tokensAreChecked } from "./guards.ts";
 import { askGateway, bearer } from "./through-gateway.ts";
 
@@ -20,6 +20,8 @@ const LIST = "/marketplace.catalog.v1.CatalogService/ListCategories";
 describe("the gateway before real workloads", function () {
   this.timeout(300_000);
   let lab: Guarded;
+  // No file behind this one needs it, and a node has room for so many proxies only.
+  after(endGuarded);
   before(async () => {
     lab = await guarded();
     await until("the gateway knows the routes", async () => (await askGateway(lab, LIST)).status === 200);
