@@ -47,7 +47,7 @@ describe("the mesh between workloads that fail", function () {
   });
 
   it("sends a canary at 10 % a tenth of the calls", async () => {
-    report(`a canary at 10 % got ${(await canaryGetsItsShare(lab, 0.1)) * 100} %`);
+    report(`a canary at 10 % got ${((await canaryGetsItsShare(lab, 0.1)) * 100).toFixed(1)} %`);
   });
 
   it("loses no call while certificates rotate", async () => {
