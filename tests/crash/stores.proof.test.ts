@@ -103,12 +103,16 @@ describe("A marketplace of several processes on MariaDB and Redis, any of which 
 
   it("is judged by a reckoning that notices whatever is amiss", async () => {
     assert.ok(tables !== undefined, "nothing was reckoned");
-    let known = 0;
+    // By what is found and not by how much: the marketplace goes on working, and its jobs end some of what was tampered with.
+    const known = new Set<string>();
     for (const [what, tamper] of Object.entries(TAMPERINGS)) {
       await tamper(tables);
-      const found: number = (await reckoned(tables)).length + (await rebuilt(tables)).length;
-      assert.ok(found > known, `nobody notices ${what}`);
-      known = found;
+      const found = [...(await reckoned(tables)), ...(await rebuilt(tables))];
+      assert.ok(
+        found.some((each) => !known.has(each)),
+        `nobody notices ${what}`,
+      );
+      for (const each of found) known.add(each);
     }
   });
 
