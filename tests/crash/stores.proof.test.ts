@@ -107,7 +107,7 @@ describe("A marketplace of several processes on MariaDB and Redis, any of which 
     const known = new Set<string>();
     for (const [what, tamper] of Object.entries(TAMPERINGS)) {
       await tamper(tables);
-      const found = [...(await reckoned(tables)), ...(await rebuilt(tables))];
+      const found: string[] = [...(await reckoned(tables)), ...(await rebuilt(tables))];
       assert.ok(
         found.some((each) => !known.has(each)),
         `nobody notices ${what}`,
