@@ -27,7 +27,7 @@ Buys a thing as a client from outside would, from the listing to the seller's ba
   --tokens FOLDER the files seller and buyer with a token each, and payment-method with a token of the processor`;
 
 /** How long a thing may take that comes about by itself. */
-const WAIT_MS = 100_000;
+const WAIT_MS = 90_000;
 /** How long one call may take. */
 const CALL_MS = 15_000;
 const PRICE = { currencyCode: "USD", amountMinor: 5_000n };
@@ -66,8 +66,7 @@ export function callerOf({ url, host }: Place) {
     for (;;) {
       const answer = await post(target, headers, body, host).catch((error: Error) => ({ status: 503, text: error.message }));
       if (answer.status === 200) return fromJson(method.output, JSON.parse(answer.text)) as MessageShape<M["output"]>;
-      // 401: a mesh that asked a new issuer for its keys before that was there asks again after a minute, and takes no token until then.
-      if (![401, 404, 429, 502, 503, 504].includes(answer.status) || Date.now() > end) {
+      if (![404, 429, 502, 503, 504].includes(answer.status) || Date.now() > end) {
         throw new Error(`${method.parent.typeName}/${method.name} at ${target.origin} answers ${answer.status}: ${answer.text}`);
       }
       await sleep(1_000);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { createPublicKey, randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -83,6 +83,9 @@ describe("an installation of the chart", function () {
   before(async () => {
     const keys = join(folder, "keys");
     await loadOrCreateKeys(keys);
+    // The mesh asks the built-in issuer for its keys once, before that is there, and then after 20 minutes: so it is given the keys.
+    const jwk = createPublicKey(readFileSync(join(keys, "accounts.pem"), "utf8")).export({ format: "jwk" });
+    const jwks = JSON.stringify({ keys: [{ ...jwk, alg: "ES256", use: "sig" }] });
     const { mariadb, redisUrl } = ownPlace(meshed);
     await makePlace(meshed, ["istio-injection=enabled"], redisUrl, keys);
     await openStores(meshed);
@@ -92,7 +95,7 @@ describe("an installation of the chart", function () {
     await makePlace(plain, [], redisUrl, keys);
     const common = { image: imageValues(IMAGE), secrets: SECRETS };
     const gateway = { namespace: GATEWAY_NAMESPACE, hosts: [GATEWAY_HOST], rateLimits: { enabled: false } };
-    writeFileSync(values[meshed] ?? "", JSON.stringify({ ...common, mesh: { gateway } }));
+    writeFileSync(values[meshed] ?? "", JSON.stringify({ ...common, mesh: { gateway, issuer: { url: "souk", jwks } } }));
     const second = {
       ...common,
       databaseUrl: `mariadb://plain_{service}:$(PASSWORD)@${mariadb}:3306/plain_{service}`,
@@ -111,19 +114,23 @@ describe("an installation of the chart", function () {
   });
 
   /** Buys over plain gRPC from a pod of the namespace, and gives the listing that was bought. */
-  async function buy(namespace: string, settings: { readonly address: string; readonly authority?: string }): Promise<string> {
+  async function buy(
+    namespace: string,
+    settings: { readonly address: string; readonly authority?: string; readonly issuer?: string },
+  ): Promise<string> {
     const script = readFileSync(join(root, "tests/cluster/grpc-client.js"), "utf8");
-    const issuer = `http://souk-issuer.${namespace}.svc.cluster.local:8080`;
     const spec = {
       containers: [
         {
           name: "client",
           image: IMAGE,
           command: ["node", "--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script],
-          env: [{ name: "SETTINGS", value: JSON.stringify({ ...settings, issuer }) }],
+          env: [{ name: "SETTINGS", value: JSON.stringify(settings) }],
+          volumeMounts: [{ name: "keys", mountPath: "/etc/souk/keys", readOnly: true }],
         },
       ],
       restartPolicy: "Never",
+      volumes: [{ name: "keys", secret: { secretName: SECRETS.keys } }],
     };
     const file = join(folder, "client.json");
     const labels = { "sidecar.istio.io/inject": "false" };
@@ -153,7 +160,8 @@ describe("an installation of the chart", function () {
   it("sells without the mesh, too, beside the first on the same servers, to a plain gRPC client through the Services", async () => {
     await install(plain);
     assert.match(await helmTest(plain), /This installation works\./);
-    await buy(plain, { address: `dns:///souk-{service}.${plain}.svc.cluster.local:8080` });
+    const at = `${plain}.svc.cluster.local:8080`;
+    await buy(plain, { address: `dns:///souk-{service}.${at}`, issuer: `http://souk-issuer.${at}` });
     const { password } = new URL(ownPlace(meshed).redisUrl);
     const redis = ["exec", "deploy/redis", "--", "redis-cli", "--no-auth-warning", "-a", password, "--scan"];
     const keys = (await tool("kubectl", "-n", meshed, ...redis)).split("\n").filter((key) => key.includes("souk."));
