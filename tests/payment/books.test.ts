@@ -68,7 +68,7 @@ for (const carrier of carriers)
         ),
         { numRuns: 25 },
       );
-    }).timeout(30_000);
+    }).timeout(120_000);
 
     /** A finding that the check must have when somebody changes a row behind the ledger's back. */
     const forgeries: readonly [string, RegExp, (bank: Bank) => Promise<unknown>][] = [
