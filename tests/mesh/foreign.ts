@@ -9,7 +9,20 @@ import { root, runNode } from "../../tools/checks/run.ts";
 /** What a proto of somebody else imports to declare policies. */
 const IMPORTED = ["proto/marketplace/policy/v1/policy.proto", "third_party/proto/buf/validate/validate.proto"];
 
-/** A proto that is none of ours, as mesh/plugin/README.md shows it. */
+/** The ten lines that mesh/plugin/README.md shows. */
+export const TEN_LINES = `syntax = "proto3";
+package shop.cart.v1;
+import "google/protobuf/empty.proto";
+import "marketplace/policy/v1/policy.proto";
+service CartService {
+  rpc GetCart(google.protobuf.Empty) returns (google.protobuf.Empty) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (marketplace.policy.v1.method) = {callers: {account: true, services: ["checkout"]}, timeout: {seconds: 2}, max_attempts: 3, budget: {p99_latency: {nanos: 50000000}, availability_ppm: 999000}};
+  }
+}
+`;
+
+/** A proto that is none of ours, with comments and messages. */
 export const CART = `syntax = "proto3";
 package shop.cart.v1;
 import "marketplace/policy/v1/policy.proto";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { root, run } from "../../tools/checks/run.ts";
-import { CART, folderWith, refusal } from "./foreign.ts";
+import { CART, folderWith, refusal, TEN_LINES } from "./foreign.ts";
 
 const DOOR = 'name: "hook", workload: "cart", path: "/hooks/", http_methods: ["POST"], timeout: {seconds: 5}';
 const withDoors = (...doors: string[]) =>
@@ -58,7 +58,7 @@ describe("protoc-gen-mesh", () => {
 
   it("is run by buf on a proto that is none of ours, as its README says", async function () {
     this.timeout(60_000);
-    const { folder, remove } = folderWith(CART);
+    const { folder, remove } = folderWith(TEN_LINES);
     try {
       const plugin = join(root, "mesh/plugin/protoc-gen-mesh.ts");
       const template = `version: v2\nplugins:\n  - local: [${process.execPath}, ${plugin}]\n    out: out\n    strategy: all\n    opt: [output=chart, workload=checkout]\n`;
@@ -83,8 +83,11 @@ describe("protoc-gen-mesh", () => {
     }
   });
 
-  it("shows in its README the very proto that is tested here", () => {
+  it("shows in its README the very proto that is tested here, of ten lines, and where the plugin refuses it", async () => {
     const readme = readFileSync(join(root, "mesh/plugin/README.md"), "utf8");
-    assert.ok(readme.includes(CART.trim()));
+    assert.ok(readme.includes(TEN_LINES));
+    assert.equal(TEN_LINES.trim().split("\n").length, 10);
+    const refused = await refusal(TEN_LINES.replace(/option idem.*\n/, ""));
+    assert.ok(readme.includes(refused.trim().split("\n").at(-1) ?? refused), refused);
   });
 });
