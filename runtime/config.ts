@@ -35,7 +35,7 @@ export const STORES = ["embedded", "production"] as const;
 export const RETRIES = ["client", "mesh"] as const;
 
 /** Every setting there is. The help, the types and the checks derive from this table. */
-const SETTINGS = {
+export const SETTINGS = {
   env: {
     variable: "SOUK_ENV",
     shown: "NAME",

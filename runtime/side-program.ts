@@ -1,74 +1,31 @@
-import { SERVER_VARIABLES } from "#runtime/config.ts";
+import { SERVER_VARIABLES, SETTINGS } from "#runtime/config.ts";
 import { createHealth } from "#runtime/health.ts";
-import { createLog, LOG_FORMATS, LOG_LEVELS, type Log } from "#runtime/log.ts";
+import { createLog, type Log } from "#runtime/log.ts";
 import { type Server, startServer } from "#runtime/server.ts";
 import type { Door } from "#runtime/service.ts";
-import { address, integer, oneOf, optional, webOrigin } from "#runtime/setting-readers.ts";
-import { ConfigError, ENVIRONMENTS, readSettings, type Setting, type SettingSources, type ValuesOf } from "#runtime/settings.ts";
+import { ConfigError, readSettings, type Setting, type SettingSources, type ValuesOf } from "#runtime/settings.ts";
 import { embeddedVerifiers, temporaryKeys } from "#runtime/tokens.ts";
+
+/** One of the marketplace's settings, for a program that runs in development only. */
+function inDevelopment<T>(setting: Setting<T>, own: Partial<Pick<Setting<T>, "initial" | "meaning">> = {}): Setting<T> {
+  const { initial } = setting;
+  return { ...setting, initial: typeof initial === "string" ? initial : initial.development, ...own };
+}
 
 /** The settings that every program beside the marketplace has: they are the marketplace's, under the same names. */
 export const SIDE_SETTINGS = {
-  env: {
-    variable: "SOUK_ENV",
-    shown: "NAME",
-    initial: "development",
-    meaning: "development; this program is for trying things out, and refuses production",
-    read: oneOf(ENVIRONMENTS),
-  },
-  host: {
-    variable: "SOUK_HOST",
-    shown: "ADDRESS",
-    initial: "127.0.0.1",
-    meaning: "the address it listens on; 0.0.0.0 is every one of the machine",
-    read: address,
-  },
-  publicUrl: {
-    variable: "SOUK_PUBLIC_URL",
-    shown: "URL",
-    initial: "",
-    meaning: "where people reach it, if that is not where it listens",
-    read: optional(webOrigin),
-  },
-  logLevel: {
-    variable: "SOUK_LOG_LEVEL",
-    shown: "LEVEL",
-    initial: "info",
-    meaning: `the least that is logged: ${LOG_LEVELS.join(", ")}`,
-    read: oneOf(LOG_LEVELS),
-  },
-  logFormat: {
-    variable: "SOUK_LOG_FORMAT",
-    shown: "FORMAT",
-    initial: "line",
-    meaning: "json for machines, line for people",
-    read: oneOf(LOG_FORMATS),
-  },
-  drainDelayMs: {
-    variable: "SOUK_DRAIN_DELAY_MS",
-    shown: "MS",
-    initial: "0",
-    meaning: "how long it takes calls after it has said that it is not ready",
-    read: integer(0, 300_000),
-  },
-  drainMs: {
-    variable: "SOUK_DRAIN_MS",
-    shown: "MS",
-    initial: "10000",
-    meaning: "how long calls in flight may take to finish when it is ended",
-    read: integer(0, 300_000),
-  },
-} as const satisfies Readonly<Record<string, Setting<unknown>>>;
+  env: inDevelopment(SETTINGS.env, { meaning: "development; this program is for trying things out, and refuses production" }),
+  host: inDevelopment(SETTINGS.host),
+  publicUrl: inDevelopment(SETTINGS.publicUrl),
+  logLevel: inDevelopment(SETTINGS.logLevel),
+  logFormat: inDevelopment(SETTINGS.logFormat),
+  drainDelayMs: inDevelopment(SETTINGS.drainDelayMs),
+  drainMs: inDevelopment(SETTINGS.drainMs),
+} as const;
 
 /** The setting that says where a program listens, with a port of its own, so that all of them run beside each other. */
 export function portSetting(initial: number): Setting<number> {
-  return {
-    variable: "SOUK_PORT",
-    shown: "NUMBER",
-    initial: String(initial),
-    meaning: "where it listens; 0 takes any free port",
-    read: integer(0, 65_535),
-  };
+  return inDevelopment(SETTINGS.port, { initial: String(initial) });
 }
 
 type SideSettings = typeof SIDE_SETTINGS & { readonly port: Setting<number> } & Readonly<Record<string, Setting<unknown>>>;
