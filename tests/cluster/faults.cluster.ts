@@ -10,11 +10,12 @@ import { motionStates } from "../../services/order/states.ts";
 import { TABLES } from "../../services/tables.ts";
 import { Ledger } from "../crash/ledger.ts";
 import { type Market, openMarket, Trader } from "../crash/traders.ts";
+import { rolledOut } from "./beside.ts";
 import { tool, until } from "./cluster.ts";
 import { evictAll, killPod, podsOf } from "./disaster.ts";
 import { report, seconds, table } from "./report.ts";
 import { endShared, type SharedRelease, sharedRelease } from "./shared.ts";
-import { killStore, rolledOut } from "./stores.ts";
+import { killStore } from "./stores.ts";
 import type { Through } from "./through.ts";
 
 const TRADERS = 6;
