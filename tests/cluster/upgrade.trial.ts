@@ -70,14 +70,14 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
       )
     ).split("\n");
 
-  it("is as it was after a migration that fails, and hardly a call fails meanwhile", async () => {
+  it("is as it was after a migration that fails, and loses no call meanwhile", async () => {
     const database = `${release.prefix}order`;
     // What the migration makes is there already, and no note that it ran.
     await release.administer(
       `DELETE FROM ${database}.migration WHERE owner = 'order' AND name = '${MIGRATION}'; CREATE INDEX IF NOT EXISTS orders_state_buyer ON ${database}.orders (state, buyer_id, order_id);`,
     );
     const before = await running();
-    fewFailed(
+    nothingFailed(
       await measured("an upgrade whose migration fails", async () => {
         await assert.rejects(upgrade(CURRENT, "--set", "migrations.retries=0"), /pre-upgrade hooks failed/);
       }),
@@ -85,8 +85,8 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
     assert.deepEqual(await running(), before);
   });
 
-  it("takes the next upgrade, which resumes that migration, and the way back, and hardly a call fails", async () => {
-    fewFailed(await measured("upgrade from what landed last", () => upgrade(CURRENT)));
+  it("takes the next upgrade, which resumes that migration, and the way back, without a failed call", async () => {
+    nothingFailed(await measured("upgrade from what landed last", () => upgrade(CURRENT)));
     const state = await release.administer(
       `SELECT run_time > 0 FROM ${release.prefix}order.migration WHERE name = '${MIGRATION}';`,
     );
@@ -94,7 +94,7 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
     const back = await measured("rollback to it", async () => {
       await tool("helm", "rollback", release.name, "1", "--namespace", release.name, "--wait", "--timeout", "5m");
     });
-    fewFailed(back);
+    nothingFailed(back);
     const { image } = previousProgram();
     assert.ok(
       (await running()).every((line) => line === "" || line.endsWith(` ${image}`)),
@@ -107,9 +107,9 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
     "a program that does not start": ["--set", "defaults.env.SOUK_LOG_LEVEL=none", "--timeout", "30s"],
   };
   for (const [what, settings] of Object.entries(BROKEN)) {
-    it(`serves on when the upgrade brings ${what}, and hardly a call fails`, async () => {
+    it(`serves on when the upgrade brings ${what}, and loses no call`, async () => {
       const images = (await running()).map((line) => line.split(" ").at(-1));
-      fewFailed(
+      nothingFailed(
         await measured(`an upgrade to ${what}, taken back`, async () => {
           await assert.rejects(upgrade(CURRENT, "--atomic", ...settings), /UPGRADE FAILED/);
         }),
@@ -122,13 +122,9 @@ describe("a marketplace on a cluster that is upgraded under load", function () {
   }
 });
 
-/**
- * What may fail while pods start on a machine that has too few processors for them: one call in a hundred. The aim is none: docs/performance.md says what
- * was measured.
- */
-function fewFailed({ calls, failures }: Outcome): void {
-  const failed = failures.reduce((sum, each) => sum + Number(/\d+$/.exec(each)?.[0] ?? calls), 0);
-  assert.ok(failed <= calls / 100, failures.join(", "));
+/** As the calling code sees it, after the retries of policy. */
+function nothingFailed({ failures }: Outcome): void {
+  assert.deepEqual(failures, []);
 }
 
 /** A migration without which programs run as well: an index. */
