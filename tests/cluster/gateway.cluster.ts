@@ -1,26 +1,15 @@
 import assert from "node:assert/strict";
-import { request as http1 } from "node:http";
 import { connect } from "node:http2";
 import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, install, issuer, until } from "./cluster.ts";
+import { askGateway, type GatewayAnswer } from "./through-gateway.ts";
 
 const HOST = "gateway-test.souk.example";
 const ERASE = "/marketplace.account.v1.AccountService/EraseAccount";
 const GET_LISTING = "/marketplace.catalog.v1.CatalogService/GetListing";
 
-interface Answer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
-}
-
 /** A call to the gateway under the test's own host. The mesh has no workloads here, so what it lets through is answered with 503. */
-function call(path: string, headers: Record<string, string> = {}, method = "POST"): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const request = http1(new URL(path, GATEWAY_URL), { method, headers: { host: HOST, ...headers } }, (response) => {
-      response.resume().on("end", () => resolve({ status: response.statusCode ?? 0, headers: response.headers }));
-    });
-    request.on("error", reject).end();
-  });
-}
+const call = (path: string, headers: Record<string, string> = {}, method = "POST") =>
+  askGateway({ host: HOST }, path, { method, headers });
 
 function grpcCall(path: string, headers: Record<string, string>): Promise<Readonly<Record<string, unknown>>> {
   return new Promise((resolve, reject) => {
@@ -39,7 +28,7 @@ function grpcCall(path: string, headers: Record<string, string>): Promise<Readon
   });
 }
 
-const statuses = async (calls: number, make: () => Promise<Answer>) => {
+const statuses = async (calls: number, make: () => Promise<GatewayAnswer>) => {
   const all: number[] = [];
   for (let each = 0; each < calls; each++) all.push((await make()).status);
   return all;

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { request as http1 } from "node:http";
 import { create, type DescMethodUnary, fromJson, type MessageInitShape, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
 import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
@@ -9,12 +8,11 @@ import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts"
 import { PaymentService } from "#gen/marketplace/payment/v1/payment_pb.ts";
 import { SearchService } from "#gen/marketplace/search/v1/search_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { signAccountToken } from "#runtime/tokens.ts";
-import { GATEWAY_NAMESPACE, GATEWAY_URL, tool, until } from "./cluster.ts";
-import { IMAGE, installSouk, type Release } from "./release.ts";
+import { tool, until } from "./cluster.ts";
+import { IMAGE, installSouk, type Release, valuesBehind } from "./release.ts";
+import { ADA, askGateway, bearer } from "./through-gateway.ts";
 
 const HOST = "purchase-test.souk.example";
-const ADA = "01900000-0000-7000-8000-0000000000a1";
 const BEN = "01900000-0000-7000-8000-0000000000a2";
 const OLGA = "01900000-0000-7000-8000-0000000000a3";
 const PRICE = { currencyCode: "USD", amountMinor: 5000n };
@@ -23,13 +21,7 @@ describe("the marketplace on a cluster with the mesh", function () {
   this.timeout(420_000);
   let release: Release;
   before(async () => {
-    release = await installSouk((jwks) => ({
-      mesh: {
-        environment: "development",
-        issuer: { url: "souk", jwks },
-        gateway: { namespace: GATEWAY_NAMESPACE, hosts: [HOST], plainHttp: "serve", rateLimits: { enabled: false } },
-      },
-    }));
+    release = await installSouk(valuesBehind(HOST));
     await until(
       "the gateway lets calls in",
       async () => (await answer(CatalogService.method.listCategories, undefined, {})).status === 200,
@@ -38,9 +30,9 @@ describe("the marketplace on a cluster with the mesh", function () {
   after(() => release?.end());
 
   async function answer<M extends DescMethodUnary>(method: M, account: string | undefined, input: MessageInitShape<M["input"]>) {
-    const token = account && (await signAccountToken(release.keys, { accountId: account, operator: account === OLGA }));
+    const signedIn = account && (await bearer(release.keys, { account, operator: account === OLGA }));
     const body = JSON.stringify(toJson(method.input, create(method.input, input)));
-    return post(`/${method.parent.typeName}/${method.name}`, token, body);
+    return askGateway({ host: HOST }, `/${method.parent.typeName}/${method.name}`, { headers: signedIn || {}, body });
   }
 
   async function call<M extends DescMethodUnary>(
@@ -103,17 +95,3 @@ describe("the marketplace on a cluster with the mesh", function () {
     assert.match(await said(), /cut off/);
   });
 });
-
-function post(path: string, token: string | undefined, body: string): Promise<{ status: number; text: string }> {
-  const headers = { host: HOST, "content-type": "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) };
-  return new Promise((resolve, reject) => {
-    const request = http1(new URL(path, GATEWAY_URL), { method: "POST", headers }, (response) => {
-      let text = "";
-      response.setEncoding("utf8").on("data", (chunk) => {
-        text += chunk;
-      });
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, text }));
-    });
-    request.on("error", reject).end(body);
-  });
-}

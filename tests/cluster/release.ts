@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Keys, loadOrCreateKeys } from "#runtime/tokens.ts";
 import { TABLES } from "../../services/tables.ts";
-import { type Installed, install, tool } from "./cluster.ts";
+import { GATEWAY_NAMESPACE, type Installed, install, tool } from "./cluster.ts";
 import { openProcessor } from "./processor.ts";
 import { openStores, ownPlace } from "./stores.ts";
 
@@ -50,6 +50,21 @@ export function imageValues(image: string): { repository: string; tag: string } 
   return { repository: image.slice(0, image.lastIndexOf(":")), tag: image.slice(image.lastIndexOf(":") + 1) };
 }
 
+/** So little is asked for that one node has room for all pods. */
+const RESOURCES = { requests: { cpu: "10m", memory: "100Mi" }, limits: { memory: "512Mi" } };
+
+/** The values of a release behind the gateway under a host of its own, with so many pods of each service. */
+export function valuesBehind(host: string, replicas = 1) {
+  return (jwks: string) => ({
+    defaults: { replicas, resources: RESOURCES },
+    mesh: {
+      environment: "development",
+      issuer: { url: "souk", jwks },
+      gateway: { namespace: GATEWAY_NAMESPACE, hosts: [host], plainHttp: "serve", rateLimits: { enabled: false } },
+    },
+  });
+}
+
 /** Installs the marketplace with databases, secrets and a namespace of its own, and waits until all of it is ready. */
 export async function installSouk(
   values: (jwks: string) => Readonly<Record<string, unknown>>,
@@ -86,7 +101,7 @@ export async function installSouk(
       secrets: { database: "database", redis: "redis", keys: "keys" },
       testing: { processor: !ownProcessor, issuer: true },
       ...(ownProcessor ? { processor: { url: `http://processor.${name}.svc.cluster.local:8080/v1` } } : {}),
-      defaults: { replicas: 1, resources: { requests: { cpu: "10m", memory: "100Mi" }, limits: { memory: "512Mi" } } },
+      defaults: { replicas: 1, resources: RESOURCES },
       ...values(jwks),
     },
     egress: {

@@ -9,10 +9,10 @@ import { newId } from "#runtime/ids.ts";
 import { signAccountToken } from "#runtime/tokens.ts";
 import { createSoukTransport } from "../../client/transport.ts";
 import { TABLES } from "../../services/tables.ts";
-import { GATEWAY_NAMESPACE, tool, until } from "./cluster.ts";
+import { tool, until } from "./cluster.ts";
 import { killPod, podsOf } from "./disaster.ts";
 import { pageFetch } from "./page.ts";
-import { installSouk, type Release } from "./release.ts";
+import { installSouk, type Release, valuesBehind } from "./release.ts";
 import { report } from "./report.ts";
 
 const host = "rotation-test.souk.example";
@@ -23,14 +23,8 @@ describe("the marketplace in the mesh while its parts are replaced", function ()
   this.timeout(600_000);
   let release: Release;
   before(async () => {
-    release = await installSouk((jwks) => ({
-      services: { order: { replicas: 2 }, inventory: { replicas: 2 } },
-      mesh: {
-        environment: "development",
-        issuer: { url: "souk", jwks },
-        gateway: { namespace: GATEWAY_NAMESPACE, hosts: [host], plainHttp: "serve", rateLimits: { enabled: false } },
-      },
-    }));
+    const services = { order: { replicas: 2 }, inventory: { replicas: 2 } };
+    release = await installSouk((jwks) => ({ ...valuesBehind(host)(jwks), services }));
     await until("the gateway lets calls in", async () => {
       await createClient(CatalogService, await page()).listCategories({});
       return true;

@@ -2,8 +2,8 @@ import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
 import { CatalogService, Condition } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { GATEWAY_NAMESPACE, until } from "./cluster.ts";
-import { installSouk, type Release } from "./release.ts";
+import { until } from "./cluster.ts";
+import { installSouk, type Release, valuesBehind } from "./release.ts";
 import { type Through, throughGateway } from "./through.ts";
 
 /** A marketplace with two pods of each service, and stores of its own, behind the gateway. */
@@ -40,18 +40,6 @@ after(function () {
   this.timeout(120_000);
   return endShared();
 });
-
-/** The values of a release behind the gateway under a host of its own, with so many pods of each service. */
-export function valuesBehind(host: string, replicas: number) {
-  return (jwks: string) => ({
-    defaults: { replicas, resources: { requests: { cpu: "10m", memory: "100Mi" }, limits: { memory: "512Mi" } } },
-    mesh: {
-      environment: "development",
-      issuer: { url: "souk", jwks },
-      gateway: { namespace: GATEWAY_NAMESPACE, hosts: [host], plainHttp: "serve", rateLimits: { enabled: false } },
-    },
-  });
-}
 
 async function installShared(): Promise<SharedRelease> {
   const host = "shared-test.souk.example";

@@ -1,7 +1,6 @@
 import { type IncomingHttpHeaders, request } from "node:http";
 import { type Keys, signAccountToken } from "#runtime/tokens.ts";
 import { GATEWAY_URL } from "./cluster.ts";
-import type { Guarded } from "./guarded.ts";
 
 /** An account that calls through the gateway unless a test says another. */
 export const ADA = "01900000-0000-7000-8000-0000000000a1";
@@ -17,9 +16,13 @@ export interface GatewayAnswer {
 
 /** Calls a method through the gateway as a web page would: Connect with JSON over HTTP/1.1. */
 export function askGateway(
-  { host }: Pick<Guarded, "host">,
+  { host }: { readonly host: string },
   path: string,
-  { method = "POST", headers = {} }: { method?: string; headers?: Readonly<Record<string, string>> } = {},
+  {
+    method = "POST",
+    headers = {},
+    body = "{}",
+  }: { readonly method?: string; readonly headers?: Readonly<Record<string, string>>; readonly body?: string } = {},
 ): Promise<GatewayAnswer> {
   const type = method === "POST" ? { "content-type": "application/json" } : {};
   return new Promise((resolve, reject) => {
@@ -34,7 +37,7 @@ export function askGateway(
         resolve({ status: response.statusCode ?? 0, headers: response.headers, text, seen });
       });
     });
-    sent.on("error", reject).end(method === "POST" ? "{}" : undefined);
+    sent.on("error", reject).end(method === "POST" ? body : undefined);
   });
 }
 

@@ -4,9 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { root } from "../../tools/checks/run.ts";
 import { tool } from "./cluster.ts";
 import { type Outcome, underLoad } from "./load.ts";
-import { CURRENT, imageValues, installSouk, type Program, type Release } from "./release.ts";
+import { CURRENT, imageValues, installSouk, type Program, type Release, valuesBehind } from "./release.ts";
 import { report, seconds } from "./report.ts";
-import { endShared, valuesBehind } from "./shared.ts";
+import { endShared } from "./shared.ts";
 
 const HOST = "upgrade-test.souk.example";
 /** Before and after what is done under load, so that calls are under way on both sides, in ms. */
