@@ -77,3 +77,16 @@ export async function evictAll(release: { readonly name: string }, service: stri
   }
   return { refused, leastReady };
 }
+
+/** Takes the mesh's control plane away while some work is done. */
+export async function withoutControlPlane(work: () => Promise<void>): Promise<void> {
+  const istiod = (replicas: number) => tool("kubectl", "-n", "istio-system", "scale", "deploy/istiod", `--replicas=${replicas}`);
+  await istiod(0);
+  try {
+    await tool("kubectl", "-n", "istio-system", "wait", "--for=delete", "pod", "-l", "app=istiod", "--timeout=60s");
+    await work();
+  } finally {
+    await istiod(1);
+    await tool("kubectl", "-n", "istio-system", "rollout", "status", "deploy/istiod", "--timeout=120s");
+  }
+}
