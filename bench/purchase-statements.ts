@@ -164,15 +164,11 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ["account", "The address as it is now; the order keeps a copy."],
   [
     "order",
-    "Order, lines, the first step as begun, and who waits for the outcome, in its row: on disk before anybody is asked for anything. The row's watch time goes on with it should this process die.",
+    "Order, lines, the steps up to capture as begun, and who waits for the outcome, in its row: on disk before anybody is asked for anything. Each of these steps can be taken back whatever became of it, so nothing is written between them. The row's watch time goes on with it should this process die.",
   ],
   [
     "inventory",
     "One conditional update decides who gets the unit. The stock is read behind it for its event, whose number it has; the answer is stored with the change; the reservation's watch time gives the units back.",
-  ],
-  [
-    "order",
-    "A step's outcome and the next one as begun in one write, before that one is tried. It names the lease: who lost it writes nothing.",
   ],
   [
     "payment",
@@ -182,13 +178,15 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
     "payment",
     "The processor promised the money: the pending transfer with both its accounts, and the answer. Behind each update that must have changed its row stands what fails the rest when it did not.",
   ],
-  ["order", "Authorized, and capture as begun."],
   [
     "payment",
     "Again: what the processor is about to be asked, of the payment as this process left it; whether it still is so decides the update.",
   ],
   ["payment", "The transfer is posted: the one update that ends it, both accounts, the answer."],
-  ["order", "Captured, and the units' sale as begun."],
+  [
+    "order",
+    "What became of the steps, and the units' sale as begun, which nothing takes back. It names the lease: who lost it, because the order was cancelled, writes nothing and sells nothing.",
+  ],
   [
     "inventory",
     "One conditional update ends the reservation, whose lines this process made and nobody changes; its units are sold. Answer and event as above.",

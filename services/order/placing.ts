@@ -9,10 +9,10 @@ import type { OrderTransaction } from "./entities.ts";
 import { ADDRESS_NOT_FOUND } from "./errors.ts";
 import { leaseColumns } from "./lease.ts";
 import { insertOrder } from "./orders.ts";
-import { FIRST_STEP } from "./purchase.ts";
+import { STEPS_AHEAD } from "./purchase.ts";
 import { type Quote, quote } from "./quote.ts";
 import type { Lease } from "./saga.ts";
-import { type StepRecord, writeSteps } from "./steps.ts";
+import { stepsAhead, writeSteps } from "./steps.ts";
 
 /** What a buyer and a seller agree on, before anything is written. */
 export interface Agreed {
@@ -45,20 +45,12 @@ export function placements(clients: Clients) {
       return { quote: quote(accountOf(call), request.lines, listings), address, paymentMethodToken };
     },
 
-    /** Writes the order with the first step of its saga as begun, and when to look after it should this process die. */
+    /** Writes the order with the first steps of its saga as begun, and when to look after it should this process die. */
     async insert(tx: OrderTransaction, requestKey: string, agreed: Agreed, call: Call): Promise<Started> {
       const orderId = newId();
       const owner = newId();
       const { recipient, lines, city, region, postalCode, countryCode } = agreed.address;
-      const step: StepRecord = {
-        step: FIRST_STEP,
-        state: "started",
-        attempts: 1,
-        result: null,
-        reason: "",
-        start_time: tx.now,
-        update_time: tx.now,
-      };
+      const steps = stepsAhead(STEPS_AHEAD, tx.now);
       const order = await insertOrder(tx, {
         orderId,
         buyerId: accountOf(call),
@@ -66,10 +58,10 @@ export function placements(clients: Clients) {
         shipTo: { recipient, lines, city, region, postalCode, countryCode },
         paymentMethodToken: agreed.paymentMethodToken,
         lease: leaseColumns(tx, { owner }),
-        saga: writeSteps([step]),
+        saga: writeSteps(steps),
         waitingKey: requestKey,
       });
-      return { orderId, lease: { owner, fresh: { order, step } } };
+      return { orderId, lease: { owner, fresh: { order, steps } } };
     },
   };
 }

@@ -31,8 +31,11 @@ import { type Course, LeaseLost, OthersWait, type Saga, type StepCall } from "./
 import { CAPTURE_MARGIN_MS, type State } from "./states.ts";
 import { releaseWaiting, settleWaiting, waitingKeys } from "./waiting.ts";
 
-/** The step that a new order has begun with when it is written. */
-export const FIRST_STEP = "reserve";
+/**
+ * The steps that a new order has begun with when it is written. Each can be taken back whenever it takes effect, also after its undo; units that are sold cannot,
+ * so before that one the runner makes sure that the order is still its own.
+ */
+export const STEPS_AHEAD = ["reserve", "authorize", "capture"] as const;
 
 const reserveRefusals = {
   OUT_OF_STOCK,
@@ -119,7 +122,7 @@ async function purchase(saga: Saga, moving: Moving, { inventory, payment }: Neig
   const reservationId = order.order_id;
   const paymentId = order.payment_id;
 
-  await saga.step(FIRST_STEP, {
+  await saga.step("reserve", {
     result: ReserveResponseSchema,
     keep: () => ({}),
     refusals: reserveRefusals,

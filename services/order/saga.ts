@@ -4,7 +4,7 @@ import { failure, metadataOf, type Reason, reasonOf, retryAfterMsOf } from "#run
 import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import type { OrderDatabase, OrderTransaction } from "./entities.ts";
-import { acquireLease, fence, type Held, held } from "./lease.ts";
+import { acquireLease, fence, type Held, held, LEASE_MS } from "./lease.ts";
 import type { OrderRecord } from "./orders.ts";
 import { readSteps, type StepRecord, writeSteps } from "./steps.ts";
 
@@ -39,7 +39,7 @@ export interface Step<R extends DescMessage> {
   readonly undo?: (call: StepCall) => Promise<unknown>;
   /** The neighbour's reasons that mean "no, and nothing happened", each with the reason that the buyer gets. Any other error is tried again. */
   readonly refusals?: Readonly<Record<string, Reason>>;
-  /** Looked at before the step is recorded for the first time; answers why it must not begin any more. */
+  /** Looked at before each try; answers why it must not be tried any more. What became of earlier tries is then for the undos to find out. */
   readonly unless?: () => Reason | undefined;
 }
 
@@ -95,8 +95,8 @@ export interface SagaOptions {
 /** A lease taken in the transaction that made the saga necessary. */
 export interface Lease {
   readonly owner: string;
-  /** The order and the first step of its saga, when that transaction wrote both as well: nobody else has changed them since. */
-  readonly fresh?: { readonly order: OrderRecord; readonly step: StepRecord };
+  /** The order and the first steps of its saga (see `stepsAhead`), when that transaction wrote both as well: nobody else has changed them since. */
+  readonly fresh?: { readonly order: OrderRecord; readonly steps: readonly StepRecord[] };
   /** Whether it planned the job: the order's own watch does not come soon enough in the state it is in. */
   readonly job?: true;
 }
@@ -134,7 +134,7 @@ class Refused extends Error {
  * without trying anything new.
  *
  * The records stand in the order's row beside the lease, so that one conditional update writes a step's outcome and the next one as begun; a runner that lost the
- * lease writes nothing.
+ * lease writes nothing. Steps may be recorded as begun ahead, together: then their outcomes are written with the first step that was not.
  */
 export function createSagas(options: SagaOptions): Sagas {
   return {
@@ -163,6 +163,10 @@ class Run implements Saga {
   /** Whether a job may be planned, which the end takes back. */
   readonly #planned: boolean;
   readonly #fresh: Lease["fresh"];
+  /** Steps that were recorded as begun when the order was written, and have not been tried. */
+  readonly #ahead: Set<StepRecord>;
+  /** When the lease was last written. */
+  #leaseTime: number;
   readonly #undos: Undo[] = [];
   /** The steps by name; each write takes them along. A crash before it repeats a step under the same request_id. Undefined before they are read. */
   #known: Map<string, StepRecord> | undefined;
@@ -179,6 +183,8 @@ class Run implements Saga {
     this.#inline = lease !== undefined;
     this.#planned = lease === undefined || lease.job === true;
     this.#fresh = lease?.fresh;
+    this.#ahead = new Set(lease?.fresh?.steps);
+    this.#leaseTime = lease?.fresh?.order.update_time ?? 0;
   }
 
   async drive(): Promise<void> {
@@ -189,8 +195,10 @@ class Run implements Saga {
         await this.#write((tx) => this.#options.ended(tx, this.#orderId), { last: true });
         return;
       }
-      const { step } = this.#fresh ?? {};
-      this.#known = step ? new Map([[step.step, step]]) : await readSteps(this.#options.database.sql, this.#orderId);
+      const { steps } = this.#fresh ?? {};
+      this.#known = steps
+        ? new Map(steps.map((step) => [step.step, step]))
+        : await readSteps(this.#options.database.sql, this.#orderId);
       this.#back = course.direction === "back";
       await this.#follow(course);
     } catch (error) {
@@ -242,17 +250,18 @@ class Run implements Saga {
 
   async step<R extends DescMessage>(name: string, step: Step<R>): Promise<MessageShape<R>> {
     const known = this.#steps.get(name);
-    if (known === undefined) {
-      if (this.#back) {
-        throw new Unwound();
-      }
-      const why = step.unless?.();
-      if (why !== undefined) {
-        throw new Refused(failure(why));
-      }
+    if (known === undefined && this.#back) {
+      throw new Unwound();
     }
-    if (this.#back || known?.state === "done") {
-      return this.#recorded(known as StepRecord, step);
+    if (known !== undefined && (this.#back || known.state === "done")) {
+      return this.#recorded(known, step);
+    }
+    const why = step.unless?.();
+    if (why !== undefined) {
+      if (known !== undefined) {
+        this.#remember(known, step);
+      }
+      throw new Refused(failure(why));
     }
     const row = await this.#begin(name, known);
     this.#remember(row, step);
@@ -313,13 +322,14 @@ class Run implements Saga {
     await this.#move(move, { last: true });
   }
 
-  /** Records that a step is about to be tried. */
+  /** Records that a step is about to be tried, unless that was done ahead; then the lease is renewed before it could end during the try. */
   async #begin(name: string, known: StepRecord | undefined): Promise<StepRecord> {
-    if (known !== undefined && known === this.#fresh?.step && known.attempts === 1) {
-      return known;
-    }
     const row = known ?? this.#newStep(name, 0);
-    this.#record(row, { state: "started", attempts: row.attempts + 1 });
+    if (!this.#ahead.delete(row)) {
+      this.#record(row, { state: "started", attempts: row.attempts + 1 });
+    } else if (this.#options.database.clock.now() - this.#leaseTime < LEASE_MS / 2) {
+      return row;
+    }
     await this.#write();
     return row;
   }
@@ -411,6 +421,14 @@ class Run implements Saga {
   }
 
   #held(tx: OrderTransaction, { last, others = false }: { last: boolean; others?: boolean }): Held {
+    this.#leaseTime = tx.now;
+    if (last) {
+      // Who goes on need not suppose that they were tried.
+      for (const row of this.#ahead) {
+        this.#steps.delete(row.step);
+      }
+      this.#ahead.clear();
+    }
     const saga = this.#known && writeSteps(this.#known.values());
     return held(tx, this.#owner, { release: last, saga, others });
   }

@@ -15,6 +15,22 @@ export interface StepRecord {
   update_time: number;
 }
 
+/**
+ * The first steps of a saga, recorded as begun before any of them is tried: so nothing need be written between them. Whoever finds them so supposes that each was
+ * tried, and takes back all of them: an answer that holds nothing lets it go on from one to the next.
+ */
+export function stepsAhead(names: readonly string[], now: number): StepRecord[] {
+  return names.map((step) => ({
+    step,
+    state: "started",
+    attempts: 1,
+    result: new Uint8Array(),
+    reason: "",
+    start_time: now,
+    update_time: now,
+  }));
+}
+
 /** The steps as one text: a line each, so that a person can read it. No field holds a space or a line's end. */
 export function writeSteps(steps: Iterable<StepRecord>): string {
   const lines: string[] = [];

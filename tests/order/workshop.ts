@@ -18,7 +18,7 @@ import {
   type Step,
   type StepCall,
 } from "../../services/order/saga.ts";
-import { readSteps } from "../../services/order/steps.ts";
+import { readSteps, stepsAhead, writeSteps } from "../../services/order/steps.ts";
 import { memoryDatabase, quietLog } from "../support/database.ts";
 
 /** The neighbour's refusal in these tests, and what the buyer gets for it. */
@@ -99,16 +99,24 @@ export interface Workshop {
   readonly heard: string[];
 }
 
-/** Opens one. `over` changes single steps. */
-export async function openWorkshop(over: { run?: (saga: Saga, world: World) => Promise<void> } = {}): Promise<Workshop> {
+/** Opens one. `over` changes single steps, or records some as begun with the order. */
+export async function openWorkshop(
+  over: { run?: (saga: Saga, world: World) => Promise<void>; ahead?: readonly string[] } = {},
+): Promise<Workshop> {
   const { database, clock } = await memoryDatabase(entities, migrations, { service: "order" });
   const world = new World();
-  const lease = { owner: newId() };
+  const owner = newId();
   const orderId = newId();
   const heard: string[] = [];
-  await database.transaction((tx) =>
-    insertOrder(tx, newOrder(orderId, { lease_owner: lease.owner, lease_expire_time: tx.now + 30_000 })),
-  );
+  const lease = await database.transaction(async (tx): Promise<Lease> => {
+    const fields = newOrder(orderId, { lease_owner: owner, lease_expire_time: tx.now + 30_000 });
+    if (over.ahead === undefined) {
+      await insertOrder(tx, fields);
+      return { owner };
+    }
+    const steps = stepsAhead(over.ahead, tx.now);
+    return { owner, fresh: { order: await insertOrder(tx, { ...fields, saga: writeSteps(steps) }), steps } };
+  });
   const course = (db: OrderDatabase) => async (): Promise<Course | undefined> => {
     let order = await readOrder(db.sql, orderId);
     if (order === undefined || order.state === "PAID" || order.state === "CANCELLED") {
