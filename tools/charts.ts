@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { askServer } from "./charts/api-server.ts";
+import { checkIssuerKey } from "./charts/secrets.ts";
 import { type Finished, root, run } from "./checks/run.ts";
 import { runCommand, Usage } from "./checks/usage.ts";
 
@@ -151,6 +152,8 @@ const REFUSALS: readonly [set: string, value: string, says: RegExp][] = [
   ["mesh-production", "issuer.url=http://id.example", /is an https:\/\/ URL/],
   ["mesh-production", "issuer.url=", /issuer\.url is empty: name who signs/],
   ["mesh-production", "issuer.jwksUri=", /issuer\.jwksUri and issuer\.jwks are empty/],
+  ["souk-default", "mesh.issuer.jwks=souk", /issuer\.jwks is no JWKS: give the issuer's public keys/],
+  ["souk-default", 'mesh.issuer.jwks=\\{"keys": [\\{"kty": "EC"\\, "d": "x"\\}]\\}', /issuer\.jwks has a private key in it/],
   ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/PlaceOrder.attempts=6", /PlaceOrder\/attempts.*maximum.*6/],
   ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/PlaceOrder.timeout=2h", /PlaceOrder\/timeout/],
   ["mesh-production", "methods.marketplace\\.order\\.v1\\.OrderService/WatchOrder.timeout=9s", /WatchOrder.*'timeout' not allowed/],
@@ -179,9 +182,14 @@ const REFUSALS: readonly [set: string, value: string, says: RegExp][] = [
   ["souk-production", "mesh.standalone=true", /mesh\.standalone is true/],
 ];
 
-async function checkRefusal([name, value, says]: (typeof REFUSALS)[number]): Promise<Outcome> {
+function valueSet(name: string): ValueSet {
   const set = valueSets().find((each) => each.name === name);
   if (set === undefined) throw new Usage(`there is no value set ${name}`);
+  return set;
+}
+
+async function checkRefusal([name, value, says]: (typeof REFUSALS)[number]): Promise<Outcome> {
+  const set = valueSet(name);
   const { code, output } = await render(set, ["--set", value]);
   const what = `${name} with ${value} is refused`;
   if (code === 0) return { what, problem: "it is rendered" };
@@ -240,6 +248,8 @@ async function main(): Promise<void> {
   try {
     for (const set of valueSets()) for (const outcome of await checkSet(set, options, folder)) report(outcome);
     for (const outcome of await checkTerraform(options, folder)) report(outcome);
+    const byDefault = valueSet("souk-default");
+    for (const outcome of await checkIssuerKey(NAMESPACE, (more) => render(byDefault, more))) report(outcome);
     for (const refusal of REFUSALS) report(await checkRefusal(refusal));
   } finally {
     rmSync(folder, { recursive: true, force: true });

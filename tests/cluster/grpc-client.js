@@ -1,19 +1,17 @@
 // @ts-nocheck: plain JavaScript, as it runs in a container that has no compiler.
 // A plain gRPC client, as one would write it without Connect: @grpc/grpc-js, messages by protobuf-es. Run inside the cluster, in a container of the
-// image, with what it needs in `SETTINGS`: where each service is, under which name, and who gives tokens; the installation's own key does where nobody is named.
+// image, with what it needs in `SETTINGS`: where each service is, under which name, and who gives tokens.
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata } from "@grpc/grpc-js";
 import { AccountService } from "#gen/marketplace/account/v1/account_pb.ts";
 import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { OrderService, OrderState } from "#gen/marketplace/order/v1/order_pb.ts";
 import { newId } from "#runtime/ids.ts";
-import { loadOrCreateAccountKey, signAccountToken } from "#runtime/tokens.ts";
 
 const { address, authority, issuer } = JSON.parse(process.env.SETTINGS);
 const [seller, buyer] = [newId(), newId()];
 
 async function tokenOf(account) {
-  if (!issuer) return signAccountToken(await loadOrCreateAccountKey("/etc/souk/keys"), { accountId: account });
   const response = await fetch(new URL("/token", issuer), { method: "POST", body: new URLSearchParams({ account }) });
   return (await response.json()).access_token;
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createPublicKey, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,7 @@ import { root, run } from "../../tools/checks/run.ts";
 import { GATEWAY_NAMESPACE, tool, until } from "./cluster.ts";
 import { asAdministrator, databaseOf, IMAGE, imageValues } from "./release.ts";
 import { openStores, ownPlace } from "./stores.ts";
+import { askGateway } from "./through-gateway.ts";
 
 const SERVICES = Object.keys(TABLES);
 const PASSWORD = randomBytes(12).toString("hex");
@@ -25,6 +26,19 @@ async function makePlace(namespace: string, labels: readonly string[], redisUrl:
   await secret(SECRETS.database, ...SERVICES.map((service) => `--from-literal=${service}=${PASSWORD}`));
   await secret(SECRETS.redis, `--from-literal=url=${redisUrl}`);
   await secret(SECRETS.keys, `--from-file=${keys}`);
+}
+
+/** A token of the built-in issuer for a demo account. */
+async function tokenOf(namespace: string): Promise<string> {
+  const url = `http://souk-issuer.${namespace}.svc.cluster.local:8080/token`;
+  const answer = await fetch(url, { method: "POST", body: new URLSearchParams({ account: "ada" }) });
+  return ((await answer.json()) as { access_token: string }).access_token;
+}
+
+/** The same token with another signature. */
+function forged(token: string): string {
+  const [header, payload, signature = ""] = token.split(".");
+  return [header, payload, Buffer.from(signature, "base64url").reverse().toString("base64url")].join(".");
 }
 
 /** Everything of a release that the cluster still has, wherever the chart put it. */
@@ -83,9 +97,6 @@ describe("an installation of the chart", function () {
   before(async () => {
     const keys = join(folder, "keys");
     await loadOrCreateKeys(keys);
-    // The mesh asks the built-in issuer for its keys once, before that is there, and then after 20 minutes: so it is given the keys.
-    const jwk = createPublicKey(readFileSync(join(keys, "accounts.pem"), "utf8")).export({ format: "jwk" });
-    const jwks = JSON.stringify({ keys: [{ ...jwk, alg: "ES256", use: "sig" }] });
     const { mariadb, redisUrl } = ownPlace(meshed);
     await makePlace(meshed, ["istio-injection=enabled"], redisUrl, keys);
     await openStores(meshed);
@@ -94,8 +105,7 @@ describe("an installation of the chart", function () {
     await asAdministrator(databases.join(" "), mariadb);
     await makePlace(plain, [], redisUrl, keys);
     const common = { image: imageValues(IMAGE), secrets: SECRETS };
-    const gateway = { namespace: GATEWAY_NAMESPACE, hosts: [GATEWAY_HOST], rateLimits: { enabled: false } };
-    writeFileSync(values[meshed] ?? "", JSON.stringify({ ...common, mesh: { gateway, issuer: { url: "souk", jwks } } }));
+    writeFileSync(values[meshed] ?? "", JSON.stringify(common));
     const second = {
       ...common,
       databaseUrl: `mariadb://plain_{service}:$(PASSWORD)@${mariadb}:3306/plain_{service}`,
@@ -116,7 +126,7 @@ describe("an installation of the chart", function () {
   /** Buys over plain gRPC from a pod of the namespace, and gives the listing that was bought. */
   async function buy(
     namespace: string,
-    settings: { readonly address: string; readonly authority?: string; readonly issuer?: string },
+    settings: { readonly address: string; readonly authority?: string; readonly issuer: string },
   ): Promise<string> {
     const script = readFileSync(join(root, "tests/cluster/grpc-client.js"), "utf8");
     const spec = {
@@ -126,11 +136,9 @@ describe("an installation of the chart", function () {
           image: IMAGE,
           command: ["node", "--disable-warning=ExperimentalWarning", "--input-type=module", "-e", script],
           env: [{ name: "SETTINGS", value: JSON.stringify(settings) }],
-          volumeMounts: [{ name: "keys", mountPath: "/etc/souk/keys", readOnly: true }],
         },
       ],
       restartPolicy: "Never",
-      volumes: [{ name: "keys", secret: { secretName: SECRETS.keys } }],
     };
     const file = join(folder, "client.json");
     const labels = { "sidecar.istio.io/inject": "false" };
@@ -153,8 +161,15 @@ describe("an installation of the chart", function () {
     const { items } = JSON.parse(ready) as { items: { spec: { replicas: number }; status: { readyReplicas?: number } }[] };
     assert.ok(items.length >= SERVICES.length + 1);
     for (const { spec, status } of items) assert.equal(status.readyReplicas, spec.replicas);
+    const token = await tokenOf(meshed);
+    const balance = "/marketplace.payment.v1.PaymentService/GetBalance";
+    const asked = (given: string) => askGateway({ host: GATEWAY_HOST }, balance, { headers: { authorization: `Bearer ${given}` } });
+    const taken = await asked(token);
+    assert.equal(taken.status, 200, `the first call with a token is answered: ${taken.text}`);
+    assert.equal((await asked(forged(token))).status, 401);
     assert.match(await helmTest(meshed), /The books balance\.\n.*This installation works\./s);
-    await buy(meshed, { address: `istio-ingressgateway.${GATEWAY_NAMESPACE}:80`, authority: GATEWAY_HOST });
+    const issuer = `http://souk-issuer.${meshed}.svc.cluster.local:8080`;
+    await buy(meshed, { address: `istio-ingressgateway.${GATEWAY_NAMESPACE}:80`, authority: GATEWAY_HOST, issuer });
   });
 
   it("sells without the mesh, too, beside the first on the same servers, to a plain gRPC client through the Services", async () => {

@@ -7,6 +7,14 @@ The mesh chart's values as JSON: those under `mesh`, and in them what follows fr
 {{- $_ := set $mesh "environment" .Values.environment -}}
 {{- $_ := set $mesh "egress" (include "souk.egress" . | fromJson) -}}
 {{- $_ := set $mesh "issuer" (include "souk.issuer" . | fromJson) -}}
+{{- if and $mesh.enabled $mesh.gateway.enabled (include "souk.testingIssuer" .) -}}
+{{- if not $mesh.issuer.jwks -}}
+{{- $_ := set $mesh.issuer "jwks" (include "souk.testingJwks" .) -}}
+{{- end -}}
+{{- if $mesh.issuer.jwks -}}
+{{- $_ := unset $mesh.issuer "jwksUri" -}}
+{{- end -}}
+{{- end -}}
 {{- $gateway := $mesh.gateway -}}
 {{- if and (eq .Values.environment "development") (not $gateway.tlsSecret) (eq $gateway.plainHttp "redirect") -}}
 {{- $_ := set $gateway "plainHttp" "serve" -}}
@@ -36,6 +44,26 @@ one. As JSON.
 {{- $_ := set $issuer "jwksUri" (printf "%s/jwks" $issuer.url) -}}
 {{- end -}}
 {{- toJson $issuer -}}
+{{- end }}
+
+{{/*
+The public key of accounts.pem as a JWKS, for the mesh: istiod asks an issuer for its keys once, before the built-in one is there, and then after 20 minutes.
+Empty where no secret is seen: no cluster is asked (helm template, Argo CD), or the secret comes later. A key of P-256 in PKCS #8, as openssl and Node write
+it, is 138 bytes, of which the last 64 are the public point.
+*/}}
+{{- define "souk.testingJwks" -}}
+{{- with lookup "v1" "Secret" .Release.Namespace .Values.secrets.keys -}}
+{{- $pem := get (.data | default dict) "accounts.pem" | b64dec | nospace -}}
+{{- if not (regexMatch "^-----BEGINPRIVATEKEY-----MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg[A-Za-z0-9+/]{136}-----ENDPRIVATEKEY-----$" $pem) -}}
+{{- fail (printf "accounts.pem in the secret %s, which secrets.keys names, is missing or no such key as this makes: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256. Put one there, or give its public key in mesh.issuer.jwks." $.Values.secrets.keys) -}}
+{{- end -}}
+{{- $der := regexReplaceAll "-----[A-Z]+-----" $pem "" | b64dec -}}
+{{- $key := dict "kty" "EC" "crv" "P-256" "alg" "ES256" "use" "sig" -}}
+{{- range $name, $from := dict "x" 74 "y" 106 -}}
+{{- $_ := set $key $name (substr $from (add $from 32 | int) $der | b64enc | trimSuffix "=" | replace "+" "-" | replace "/" "_") -}}
+{{- end -}}
+{{- dict "keys" (list $key) | toJson -}}
+{{- end -}}
 {{- end }}
 
 {{/* Whether the built-in issuer runs. */}}
@@ -105,7 +133,7 @@ http://{{ include "souk.prefix" $root }}{{ index . 1 }}.{{ $root.Release.Namespa
 {{- $_ := set $wanted "processor" (include "souk.outsideUrl" (list $root .) | fromJson | merge (dict "workloads" (list "payment"))) -}}
 {{- end -}}
 {{- $issuer := include "souk.issuer" . | fromJson -}}
-{{- if and (hasPrefix "http" $issuer.url) (not $issuer.jwks) -}}
+{{- if and (hasPrefix "http" $issuer.url) (or $issuer.jwksUri (not $issuer.jwks)) -}}
 {{- /* Where its keys are; its own document says so, where nobody else does. */ -}}
 {{- $_ := set $wanted "issuer" (include "souk.outsideUrl" (list $root ($issuer.jwksUri | default $issuer.url)) | fromJson) -}}
 {{- end -}}
