@@ -12,6 +12,11 @@ const resources = golden("mesh-production");
 const GATEWAY = "cluster.local/ns/istio-ingress/sa/istio-ingressgateway";
 const serviceAccount = (name: string) => `cluster.local/ns/shop/sa/souk-${name}`;
 
+/** What the rates of the gateway look like. */
+interface RatePatch {
+  readonly match: { readonly routeConfiguration?: { readonly vhost: { readonly route: { readonly name: string } } } };
+}
+
 /** The renderings that let calls in, and who signs their accounts' tokens. */
 const ISSUERS: Readonly<Record<string, string>> = {
   "mesh-production": "https://id.example",
@@ -99,12 +104,38 @@ describe("the rendered policies", () => {
   it("put the web page behind all exact paths, and doors between", () => {
     const routes = byName(golden("mesh-everything"), "VirtualService").get("shop-ingress")?.spec.http as { name: string }[];
     const names = routes.map(({ name }) => name);
-    assert.equal(names.at(-1), "web-page");
-    assert.deepEqual(
-      names.filter((name) => name.startsWith("door/")),
-      ["door/simulator-confirmations"],
+    assert.deepEqual(names.slice(-2), ["shop/door/simulator-confirmations", "shop/web-page"]);
+    assert.equal(names.filter((name) => name.startsWith("shop/door/")).length, 1);
+  });
+
+  it("count a method's rate on all routes of it, and on none of another installation behind the same gateway", () => {
+    const routesOf = (set: string, prefix: string) => {
+      const { http } = byName(golden(set), "VirtualService").get(`${prefix}-ingress`)?.spec ?? {};
+      return (http as { name: string }[]).map(({ name }) => name);
+    };
+    const countedOf = (set: string, prefix: string) => {
+      const { configPatches } = byName(golden(set), "EnvoyFilter").get(`${prefix}-rate-limits`)?.spec ?? {};
+      return (configPatches as RatePatch[]).flatMap(({ match }) => match.routeConfiguration?.vhost.route.name ?? []);
+    };
+    const rated = workloads.flatMap(({ methods }) =>
+      methods.filter(({ exposed, rate }) => exposed && rate).map(({ name }) => name),
     );
-    assert.equal(names.indexOf("door/simulator-confirmations"), names.length - 2);
+    assert.deepEqual(
+      countedOf("mesh-production", "souk"),
+      rated.map((name) => `souk/${name}`),
+    );
+    const counted = countedOf("mesh-everything", "shop");
+    const routes = routesOf("mesh-everything", "shop");
+    assert.ok(routes.some((name) => name.endsWith("/canary")));
+    assert.deepEqual(
+      routes.filter((name) => rated.some((each) => [`shop/${each}`, `shop/${each}/canary`].includes(name))).sort(),
+      counted.filter((name) => !name.startsWith("shop/door/")).sort(),
+    );
+    const others = new Set(routesOf("mesh-production", "souk"));
+    assert.deepEqual(
+      counted.filter((name) => others.has(name)),
+      [],
+    );
   });
 
   it("bound every method's route, and retry only what declares it", () => {
