@@ -16,6 +16,7 @@ gateway, and kubectl, helm and istioctl on the PATH.
   --upgrade  only the upgrade under load, which is not among the others yet: on two processors it does not keep its promise
 
   SOUK_CLUSTER_GATEWAY_URL        where the gateway is reached over HTTP
+  SOUK_CLUSTER_GATEWAY_HTTPS_URL  where it is reached over HTTPS
   SOUK_CLUSTER_GATEWAY_NAMESPACE  where it runs (istio-ingress)
   SOUK_CLUSTER_IMAGE              the image of this tree, as the cluster pulls it (localhost/souk:test)
   SOUK_CLUSTER_PREVIOUS_IMAGE     what an upgrade comes from: the image of the commit that landed last, whose tree

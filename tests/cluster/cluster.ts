@@ -9,6 +9,7 @@ import { root, run } from "../../tools/checks/run.ts";
 
 /** Where the cluster's ingress gateway is reached, and where it runs; the variables say so for a cluster of one's own. */
 export const GATEWAY_URL = process.env.SOUK_CLUSTER_GATEWAY_URL ?? "http://192.168.77.2:30080";
+export const GATEWAY_HTTPS_URL = process.env.SOUK_CLUSTER_GATEWAY_HTTPS_URL ?? "https://192.168.77.2:30443";
 export const GATEWAY_NAMESPACE = process.env.SOUK_CLUSTER_GATEWAY_NAMESPACE ?? "istio-ingress";
 
 /** Runs kubectl, helm or istioctl; fails with what it printed. */

@@ -1,11 +1,18 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { connect } from "node:http2";
+import { ConnectError } from "@connectrpc/connect";
 import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, install, issuer, until } from "./cluster.ts";
+import { type Secured, secure, securely, startCatalog } from "./secure.ts";
 import { askGateway, type GatewayAnswer } from "./through-gateway.ts";
 
 const HOST = "gateway-test.souk.example";
+/** Of another installation behind the same gateway, over HTTPS. */
+const SECURE_HOST = "secure-test.souk.example";
 const ERASE = "/marketplace.account.v1.AccountService/EraseAccount";
 const GET_LISTING = "/marketplace.catalog.v1.CatalogService/GetListing";
+
+const randomName = () => `souk-${randomBytes(3).toString("hex")}`;
 
 /** A call to the gateway under the test's own host. The mesh has no workloads here, so what it lets through is answered with 503. */
 const call = (path: string, headers: Record<string, string> = {}, method = "POST") =>
@@ -103,5 +110,64 @@ describe("the gateway of a cluster, with the chart's policies", () => {
     assert.equal(own.headers["access-control-allow-origin"], "https://shop.example");
     assert.match(String(own.headers["access-control-allow-headers"]), /connect-timeout-ms/);
     assert.equal((await preflight("https://evil.example")).headers["access-control-allow-origin"], undefined);
+  });
+
+  describe("behind which there is another installation, over HTTPS", () => {
+    const name = randomName();
+    const burst = 3;
+    let secured: Secured | undefined;
+    let other: Installed | undefined;
+
+    before(async function () {
+      this.timeout(240_000);
+      secured = await secure(`${name}-tls`, SECURE_HOST);
+      const { url, jwks } = await signer;
+      other = await install("mesh", {
+        name,
+        prepare: () => startCatalog(name),
+        values: {
+          environment: "development",
+          issuer: { url, jwks },
+          gateway: { namespace: GATEWAY_NAMESPACE, hosts: [SECURE_HOST], tlsSecret: secured.secret },
+          methods: { [ERASE.slice(1)]: { perMinute: 1, burst } },
+        },
+      });
+      await until("the gateway serves the host", async () => {
+        const { categories } = await securely(SECURE_HOST, secured?.authority ?? "", "2").listCategories({});
+        return categories.length > 0;
+      });
+    });
+    after(async () => {
+      await other?.end();
+      await secured?.end();
+    });
+
+    it("answers Connect calls of who trusts the authority of its certificate, and of nobody else", async () => {
+      assert.ok(secured);
+      for (const version of ["1.1", "2"] as const) {
+        const { categories } = await securely(SECURE_HOST, secured.authority, version).listCategories({});
+        assert.ok(categories.length > 0);
+        await assert.rejects(securely(SECURE_HOST, secured.otherAuthority, version).listCategories({}), (error) => {
+          assert.ok(error instanceof ConnectError);
+          assert.match(error.message, /certificate/);
+          return true;
+        });
+      }
+    });
+
+    it("sends plain HTTP of that host to HTTPS", async () => {
+      const { status, headers } = await askGateway({ host: SECURE_HOST }, GET_LISTING);
+      assert.equal(status, 301);
+      assert.equal(headers.location, `https://${SECURE_HOST}${GET_LISTING}`);
+    });
+
+    it("counts a method's rate by each installation's own values", async () => {
+      const fay = await bearer("fay");
+      assert.deepEqual(await statuses(3, () => call(ERASE, fay)), [503, 429, 429]);
+      assert.ok(secured);
+      const { authority } = secured;
+      const erase = () => askGateway({ host: SECURE_HOST, authority }, ERASE, { headers: fay });
+      assert.deepEqual(await statuses(burst + 1, erase), [...Array(burst).fill(503), 429]);
+    });
   });
 });

@@ -1,6 +1,7 @@
-import { type IncomingHttpHeaders, request } from "node:http";
+import { request as http, type IncomingHttpHeaders, type IncomingMessage } from "node:http";
+import { request as https } from "node:https";
 import { type Keys, signAccountToken } from "#runtime/tokens.ts";
-import { GATEWAY_URL } from "./cluster.ts";
+import { GATEWAY_HTTPS_URL, GATEWAY_URL } from "./cluster.ts";
 
 /** An account that calls through the gateway unless a test says another. */
 export const ADA = "01900000-0000-7000-8000-0000000000a1";
@@ -14,9 +15,9 @@ export interface GatewayAnswer {
   readonly seen: IncomingHttpHeaders | undefined;
 }
 
-/** Calls a method through the gateway as a web page would: Connect with JSON over HTTP/1.1. */
+/** Calls a method through the gateway as a web page would: Connect with JSON over HTTP/1.1; over HTTPS where it is said which authority is trusted. */
 export function askGateway(
-  { host }: { readonly host: string },
+  { host, authority }: { readonly host: string; readonly authority?: string },
   path: string,
   {
     method = "POST",
@@ -26,7 +27,8 @@ export function askGateway(
 ): Promise<GatewayAnswer> {
   const type = method === "POST" ? { "content-type": "application/json" } : {};
   return new Promise((resolve, reject) => {
-    const sent = request(new URL(path, GATEWAY_URL), { method, headers: { host, ...type, ...headers } }, (response) => {
+    const options = { method, headers: { host, ...type, ...headers } };
+    const take = (response: IncomingMessage) => {
       let text = "";
       response.setEncoding("utf8").on("data", (chunk) => {
         text += chunk;
@@ -36,7 +38,11 @@ export function askGateway(
         const seen = told === undefined ? undefined : JSON.parse(Buffer.from(String(told), "base64").toString());
         resolve({ status: response.statusCode ?? 0, headers: response.headers, text, seen });
       });
-    });
+    };
+    const sent =
+      authority === undefined
+        ? http(new URL(path, GATEWAY_URL), options, take)
+        : https(new URL(path, GATEWAY_HTTPS_URL), { ...options, ca: authority, servername: host }, take);
     sent.on("error", reject).end(method === "POST" ? body : undefined);
   });
 }

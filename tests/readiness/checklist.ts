@@ -110,6 +110,10 @@ export const CHECKLIST: readonly Section[] = [
         tests: [
           ["tests/charts/policies.test.ts", "deny all pods of the installation what no policy allows, and take mutual TLS only"],
           [
+            "tests/cluster/gateway.cluster.ts",
+            "answers Connect calls of who trusts the authority of its certificate, and of nobody else",
+          ],
+          [
             "tests/runtime/redis-forms.test.ts",
             "over TLS, brings events and remembers what was read where the CA is named, and says what to do where it is not",
           ],
