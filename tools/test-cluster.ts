@@ -8,12 +8,10 @@ import { runTests } from "./checks/mocha.ts";
 import { root, run } from "./checks/run.ts";
 import { runCommand, Usage } from "./checks/usage.ts";
 
-const HELP = `npm run test:cluster -- [--grep TEXT] [--upgrade]
+const HELP = `npm run test:cluster -- [--grep TEXT]
 
 Runs tests/cluster against the cluster of the current kubeconfig, in namespaces of their own that they remove. It needs Istio with an ingress
 gateway, and kubectl, helm and istioctl on the PATH.
-
-  --upgrade  only the upgrade under load, which is not among the others yet: on two processors it does not keep its promise
 
   SOUK_CLUSTER_GATEWAY_URL        where the gateway is reached over HTTP
   SOUK_CLUSTER_GATEWAY_HTTPS_URL  where it is reached over HTTPS
@@ -27,15 +25,14 @@ gateway, and kubectl, helm and istioctl on the PATH.
   SOUK_CLUSTER_REDIS_IMAGE        (localhost/mariadb:10.11, localhost/redis:7.0)`;
 
 async function main(): Promise<void> {
-  const flag = { type: "boolean", default: false } as const;
-  const { values } = parseArgs({ options: { grep: { type: "string" }, upgrade: flag, help: flag } });
+  const { values } = parseArgs({ options: { grep: { type: "string" }, help: { type: "boolean", default: false } } });
   if (values.help) {
     console.log(HELP);
     return;
   }
   const seen = await run("kubectl", ["get", "namespaces", "--request-timeout=10s"]);
   if (seen.code !== 0) throw new Usage(`there is no cluster to be seen: ${seen.output.trim().split("\n").at(-1)}`);
-  const files = globSync(values.upgrade ? "tests/cluster/*.trial.ts" : "tests/cluster/*.cluster.ts", { cwd: root }).sort();
+  const files = globSync("tests/cluster/*.cluster.ts", { cwd: root }).sort();
   const folder = mkdtempSync(path.join(tmpdir(), "souk-cluster-report-"));
   const report = path.join(folder, "report.md");
   const env = { ...process.env, SOUK_CLUSTER_REPORT: report };

@@ -2,6 +2,8 @@ import { type Contract, isExposed, type Method } from "./contract.ts";
 
 /** How long to wait before the first retry, and at most; the same for every method. */
 const BACKOFF = { initialBackoff: "0.1s", maxBackoff: "2s", backoffMultiplier: 2 };
+/** DEADLINE_EXCEEDED that comes while the caller still has time is that of an attempt. */
+const RETRYABLE = ["UNAVAILABLE", "DEADLINE_EXCEEDED"];
 /** Retries stop while fewer than half of the tokens are left: a failed call takes one, a call that succeeds gives a tenth back. */
 const THROTTLING = { maxTokens: 100, tokenRatio: 0.1 };
 
@@ -31,5 +33,5 @@ function isReachable(method: Method): boolean {
 
 function retryPolicy({ attempts }: Method) {
   if (attempts === 1) return {};
-  return { retryPolicy: { maxAttempts: attempts, ...BACKOFF, retryableStatusCodes: ["UNAVAILABLE"] } };
+  return { retryPolicy: { maxAttempts: attempts, ...BACKOFF, retryableStatusCodes: RETRYABLE } };
 }

@@ -2,7 +2,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import type { Metadata, StatusObject } from "@grpc/grpc-js";
 import { RetryInfoSchema } from "#gen/google/rpc/error_details_pb.ts";
-import { richStatus } from "#runtime/client/status.ts";
+import { isCutOff, richStatus } from "#runtime/client/status.ts";
 
 /** The wait before a second attempt, in ms; it doubles with each one. Callers outside the mesh wait as long, by the service configs in `mesh/generated`. */
 const BACKOFF_MS = 100;
@@ -65,13 +65,19 @@ export function backoffMs(attempt: number): number {
 }
 
 /**
- * The wait before a failed call may be tried again, in ms; undefined when it may not: only UNAVAILABLE, and RESOURCE_EXHAUSTED where the server says
- * when. What the server says goes before our own wait.
+ * The wait before a failed call may be tried again, in ms; undefined when it may not. What the server says goes before our own wait.
+ *
+ * - UNAVAILABLE, and an answer that was cut off, so that nobody knows what became of the call.
+ * - DEADLINE_EXCEEDED: the caller still has time, so it was an attempt's share of it that ran out.
+ * - RESOURCE_EXHAUSTED where the server says when.
+ * - Anything else for which the server says when, such as a service of its own that did not answer: only `outermost`. Between services each layer
+ *   above would do so as well.
  */
-export function retryDelayMs(status: StatusObject, code: Code, attempt: number): number | undefined {
-  if (code !== Code.Unavailable && code !== Code.ResourceExhausted) return undefined;
+export function retryDelayMs(status: StatusObject, code: Code, attempt: number, outermost: boolean): number | undefined {
+  const ours = code === Code.Unavailable || code === Code.DeadlineExceeded || isCutOff(status);
+  if (!ours && code !== Code.ResourceExhausted && !outermost) return undefined;
   const pushback = pushbackMs(status.metadata);
-  if (pushback === undefined) return code === Code.Unavailable ? backoffMs(attempt) : undefined;
+  if (pushback === undefined) return ours ? backoffMs(attempt) : undefined;
   if (!(pushback >= 0 && pushback <= MAX_PUSHBACK_MS)) return undefined;
   // Those who were sent away together do not come back together.
   return pushback + Math.random() * backoffMs(attempt);

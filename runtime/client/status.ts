@@ -12,6 +12,8 @@ export type Listener = Parameters<Call["start"]>[1];
 /** grpc-js' names for the end of a stream without a gRPC status. They are the pinned version's, and tested against real streams. */
 const REFUSED = /^(?:Stream refused by server|Write error: Stream closed with error code NGHTTP2_REFUSED_STREAM)$/;
 const RESET_AS_CANCELLED = "Call cancelled";
+/** RST_STREAM with NO_ERROR or INTERNAL_ERROR, or an end without a status. */
+const CUT_OFF = /^Received RST_STREAM with code [02]\b/;
 
 /**
  * Whether no handler can have seen the call: it never got a stream, or the server refused the stream (RFC 9113, 8.7), as it does with those that
@@ -20,6 +22,11 @@ const RESET_AS_CANCELLED = "Call cancelled";
 export function neverBegan(status: StatusObject, call: Call, channel: Channel, header: Metadata | undefined): boolean {
   if (header !== undefined) return false;
   return call.getPeer() === channel.getTarget() || (REFUSED.test(status.details) && isLocal(status));
+}
+
+/** Whether the stream ended in the middle of its answer: what a proxy does when time runs out behind the first headers, or a server that is killed. */
+export function isCutOff(status: StatusObject): boolean {
+  return status.code === statusCode.INTERNAL && CUT_OFF.test(status.details) && isLocal(status);
 }
 
 /** What a peer answers carries at least its content type, or came after headers. */

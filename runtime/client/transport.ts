@@ -39,6 +39,11 @@ type ClientObserver = Pick<Observer, "clientCall">;
 export interface GrpcClientOptions extends ConnectionOptions {
   /** What is allowed of each method; nothing but the caller's deadline bounds one, and each is tried once, unless given. */
   readonly boundsOf?: (method: DescMethod) => MethodBounds;
+  /**
+   * Whether the calling code is no service that is itself called: then a call is also repeated after a service that it needs behind its server did not
+   * answer. False unless given.
+   */
+  readonly outermost?: boolean;
   /** With `sendCompression`: messages below this size, in bytes, are sent as they are; 1024 unless given. */
   readonly compressMinBytes?: number;
   /** Hears of each call. */
@@ -68,6 +73,7 @@ export function openGrpcClient(options: GrpcClientOptions): GrpcClient {
     connection,
     budget: new RetryBudget(),
     attempts: { calls: 0, sent: 0, retried: 0, resent: 0 },
+    outermost: options.outermost ?? false,
     active: new Set(),
     compressMinBytes:
       options.sendCompression === undefined ? Number.POSITIVE_INFINITY : (options.compressMinBytes ?? COMPRESS_MIN_BYTES),

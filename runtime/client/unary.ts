@@ -31,6 +31,8 @@ export interface Shared {
   readonly connection: Connection;
   readonly budget: RetryBudget;
   readonly attempts: Attempts;
+  /** Whether nobody above repeats these calls. */
+  readonly outermost: boolean;
   /** The calls under way. */
   readonly active: Set<Ending>;
   /** Messages below this size are not compressed. */
@@ -250,7 +252,9 @@ class UnaryCall implements Listener, EventListenerObject, Ending {
     this.#begun++;
     const error = toError(status, this.#header, this.#sending.deadline);
     const now = Date.now();
-    const delayMs = this.#begun < this.#sending.method.maxAttempts ? retryDelayMs(status, error.code, this.#begun) : undefined;
+    const { outermost } = this.#shared;
+    const delayMs =
+      this.#begun < this.#sending.method.maxAttempts ? retryDelayMs(status, error.code, this.#begun, outermost) : undefined;
     if (delayMs === undefined || now + delayMs >= this.#sending.deadline || !this.#shared.budget.take(now)) {
       this.#fail(error);
       return;

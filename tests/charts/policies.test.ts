@@ -193,7 +193,7 @@ describe("the rendered policies", () => {
       const { retryBudget, tls } = rules.get(`souk-${name}`)?.spec.trafficPolicy ?? {};
       assert.deepEqual(
         { retryBudget, tls },
-        { retryBudget: { percent: 5, minRetryConcurrency: 1 }, tls: { mode: "ISTIO_MUTUAL" } },
+        { retryBudget: { percent: 5, minRetryConcurrency: 3 }, tls: { mode: "ISTIO_MUTUAL" } },
       );
     }
   });

@@ -92,11 +92,53 @@ describe("a call that failed", () => {
 
   it("is not tried again after any other answer", async () => {
     for (let code = 1; code <= 16; code++) {
-      if (code === Code.Unavailable) continue;
-      const { client, grpc } = await clientOf((stream) => refuse(stream, code));
+      if (code === Code.Unavailable || code === Code.DeadlineExceeded) continue;
+      const { client, grpc } = await clientOf((stream) => refuse(stream, code), { outermost: true });
       await failsWith(code, client.ask({}));
       assert.equal(grpc.attempts.sent, 1, `code ${code}`);
     }
+  });
+
+  it("is tried again when an attempt ran out of its share of the time, and not when all of it is over", async () => {
+    const { client, grpc } = await clientOf((stream, number) =>
+      number === 1 ? refuse(stream, Code.DeadlineExceeded) : answer(stream),
+    );
+    assert.equal((await client.ask({})).value, "well");
+    assert.equal(grpc.attempts.retried, 1);
+    const late = await clientOf((stream) => setTimeout(() => refuse(stream, Code.DeadlineExceeded), 60));
+    await failsWith(Code.DeadlineExceeded, late.client.ask({}, { timeoutMs: 90 }));
+    assert.equal(late.grpc.attempts.sent, 1);
+  });
+
+  for (const rst of [constants.NGHTTP2_NO_ERROR, constants.NGHTTP2_INTERNAL_ERROR]) {
+    it(`is tried again when its answer was cut off by a reset with code ${rst}`, async () => {
+      const { client, grpc } = await clientOf((stream, number) => {
+        if (number === 2) return answer(stream);
+        stream.respond({ ":status": 200, "content-type": "application/grpc" });
+        stream.write(Buffer.from([0, 0, 0, 0, 0]), () => stream.close(rst));
+      });
+      assert.equal((await client.set({})).value, "well");
+      assert.deepEqual(grpc.attempts, { calls: 1, sent: 2, retried: 1, resent: 0 });
+    });
+  }
+
+  it("is not tried again when a server says in words what a reset looks like", async () => {
+    const { client, grpc } = await clientOf((stream) =>
+      refuse(stream, Code.Internal, { "grpc-message": "Received RST_STREAM with code 2 (Internal server error)" }),
+    );
+    await failsWith(Code.Internal, client.ask({}));
+    assert.equal(grpc.attempts.sent, 1);
+  });
+
+  it("is tried again after a service behind its server did not answer, only by who is called by nobody", async () => {
+    const behind: OnStream = (stream, number) =>
+      number === 1 ? refuse(stream, Code.Internal, { "grpc-retry-pushback-ms": "10" }) : answer(stream);
+    const inside = await clientOf(behind);
+    await failsWith(Code.Internal, inside.client.ask({}));
+    assert.equal(inside.grpc.attempts.sent, 1);
+    const outside = await clientOf(behind, { outermost: true });
+    assert.equal((await outside.client.ask({})).value, "well");
+    assert.equal(outside.grpc.attempts.retried, 1);
   });
 
   it("is not tried again when the answer came and is broken", async () => {

@@ -51,7 +51,7 @@ export function imageValues(image: string): { repository: string; tag: string } 
 }
 
 /** So little is asked for that one node has room for all pods. */
-const RESOURCES = { requests: { cpu: "10m", memory: "100Mi" }, limits: { memory: "512Mi" } };
+const RESOURCES = { requests: { cpu: "1m", memory: "100Mi" }, limits: { memory: "512Mi" } };
 
 /** The values of a release behind the gateway under a host of its own, with so many pods of each service. */
 export function valuesBehind(host: string, replicas = 1) {

@@ -9,8 +9,9 @@ import { newId } from "#runtime/ids.ts";
 import { signAccountToken } from "#runtime/tokens.ts";
 import { createSoukTransport } from "../../client/transport.ts";
 import { TABLES } from "../../services/tables.ts";
-import { tool, until } from "./cluster.ts";
+import { GATEWAY_NAMESPACE, tool, until } from "./cluster.ts";
 import { killPod, podsOf } from "./disaster.ts";
+import { underLoad } from "./load.ts";
 import { pageFetch } from "./page.ts";
 import { installSouk, type Release, valuesBehind } from "./release.ts";
 import { report } from "./report.ts";
@@ -169,5 +170,24 @@ describe("the marketplace in the mesh while its parts are replaced", function ()
     assert.equal(orders.size, count);
     await booksAreRight();
     report(`${count} purchases while 5 pods were killed: all paid, their buyers asked again ${again} times`);
+  });
+
+  it("loses no call while every service and the gateway restart", async () => {
+    const restart = async (namespace: string, ...deployments: string[]) => {
+      await tool("kubectl", "-n", namespace, "rollout", "restart", "deploy", ...deployments);
+      for (const each of deployments) {
+        await tool("kubectl", "-n", namespace, "rollout", "status", `deploy/${each}`, "--timeout=300s");
+      }
+    };
+    const { calls, again, failures } = await underLoad({ keys: release.keys, host }, async () => {
+      await restart(release.name, ...SERVICES.map((service) => `${release.name}-${service}`));
+      await restart(GATEWAY_NAMESPACE, "istio-ingressgateway");
+      await sleep(3_000);
+    });
+    report(
+      `every service and the gateway restarted: ${calls} calls, ${again} sent again by the caller; failed: ${failures.join(", ") || "none"}`,
+    );
+    assert.deepEqual(failures, []);
+    await booksAreRight();
   });
 });

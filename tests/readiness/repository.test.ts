@@ -91,6 +91,13 @@ describe("the image", () => {
     assert.doesNotMatch(dockerfile, /:latest\b/);
   });
 
+  it("compiles ahead for the user and with the flags that its programs run with, or none of it would be used", () => {
+    const [, entry = "[]"] = /^ENTRYPOINT (\[.*\])$/m.exec(last) ?? [];
+    const [, ahead = ""] = /\b(node(?: --\S+)*) \$program --help/.exec(last) ?? [];
+    assert.deepEqual(ahead.split(" "), JSON.parse(entry));
+    assert.ok(last.indexOf("\nUSER ") < last.indexOf("$program"), "by the user that runs them");
+  });
+
   it("holds no secret and no setting that is one", () => {
     assert.doesNotMatch(dockerfile, /^(?:ENV|ARG)\b.*(?:PASSWORD|SECRET|TOKEN|_KEY\b)/im);
   });

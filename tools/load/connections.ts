@@ -27,6 +27,7 @@ function overGrpc({ url, authority, connections, retries }: Opening) {
     openGrpcClient({
       baseUrl: url,
       authority,
+      outermost: true,
       boundsOf: (method) => {
         const { timeoutMs, maxAttempts } = policyOf(method);
         return { timeoutMs, maxAttempts: retries ? maxAttempts : 1 };
