@@ -15,15 +15,24 @@ export interface ProcessorAtPort {
   close(): Promise<void>;
 }
 
-/** Opens one with empty books, or serves a simulator that is there and stays its owner's. */
-export async function processorAtPort(options: { token?: string; simulator?: Simulator } = {}): Promise<ProcessorAtPort> {
+/** How one is opened. */
+export interface ProcessorAtPortOptions {
+  readonly token?: string;
+  /** One that is there and stays its owner's; one with empty books unless given. */
+  readonly simulator?: Simulator;
+  /** What it says of itself; true unless given. */
+  readonly simulated?: boolean;
+}
+
+/** Serves a simulator by the contract. */
+export async function processorAtPort(options: ProcessorAtPortOptions = {}): Promise<ProcessorAtPort> {
   const clock = manualClock();
   const fresh = () => openSimulator({ file: ":memory:", clock, baseUrl: () => "http://shop.test" });
   const verifiers = embeddedVerifiers(await temporaryKeys());
   let simulator = options.simulator ?? fresh();
   let server: Server;
   const serve = async (port: number) => {
-    const identity = { processorId: simulator.id, simulated: true };
+    const identity = { processorId: simulator.id, simulated: options.simulated ?? true };
     const doors = processorDoors({ processor: simulator, identity, token: options.token });
     const modules = [{ name: "processor", routes: () => {}, doors }];
     server = await startServer({ modules, port, host: "127.0.0.1", verifiers, log: quietLog });

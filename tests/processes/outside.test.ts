@@ -1,49 +1,8 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { temporaryFolder } from "../support/database.ts";
-import { ROOT, type StartedMarketplace, startMarketplace } from "../support/process.ts";
-
-interface Program {
-  readonly child: ChildProcess;
-  readonly url: string;
-}
-
-const spawned = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
-  spawn(process.execPath, ["--disable-warning=ExperimentalWarning", ...args], {
-    cwd: ROOT,
-    env: { ...process.env, SOUK_LOG_FORMAT: "json", ...env },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-
-/** Starts a program beside the marketplace; resolves when its log says where it is ready. */
-async function started(args: readonly string[]): Promise<Program> {
-  const child = spawned(args);
-  let output = "";
-  const url = await new Promise<string>((resolve, reject) => {
-    const take = (chunk: Buffer) => {
-      output += chunk.toString();
-      const found = /"url":"(http:[^"]+)"/.exec(output)?.[1];
-      if (found !== undefined) resolve(found);
-    };
-    child.stdout.on("data", take);
-    child.stderr.on("data", take);
-    child.once("exit", (code) => reject(new Error(`${args[0]} ended with ${code}:\n${output}`)));
-  });
-  return { child, url };
-}
-
-/** Runs a program to its end: its exit code, and all it wrote. */
-async function ended(args: readonly string[], env?: NodeJS.ProcessEnv): Promise<{ code: number; output: string }> {
-  const child = spawned(args, env);
-  let output = "";
-  for (const stream of [child.stdout, child.stderr])
-    stream.on("data", (chunk: Buffer) => {
-      output += chunk.toString();
-    });
-  const [code] = await once(child, "close");
-  return { code, output };
-}
+import { type StartedMarketplace, startMarketplace } from "../support/process.ts";
+import { type Program, runToEnd, startProgram, stopProgram } from "../support/programs.ts";
 
 describe("a marketplace whose provider and processor are other programs", function () {
   this.timeout(120_000);
@@ -52,8 +11,8 @@ describe("a marketplace whose provider and processor are other programs", functi
   let marketplace: StartedMarketplace;
   before(async () => {
     const here = `${folder.path}/beside`;
-    programs.push(await started(["services/processor.ts", "--port", "0", "--simulator-file", `${here}/processor.db`]));
-    programs.push(await started(["services/issuer.ts", "--port", "0", "--keys-dir", `${here}/keys`]));
+    programs.push(await startProgram(["services/processor.ts", "--port", "0", "--simulator-file", `${here}/processor.db`]));
+    programs.push(await startProgram(["services/issuer.ts", "--port", "0", "--keys-dir", `${here}/keys`]));
     const [processor, issuer] = programs as [Program, Program];
     marketplace = await startMarketplace(["--port", "0", "--no-seed", "--data-dir", `${folder.path}/souk`], {
       SOUK_PROCESSOR: `${processor.url}/v1`,
@@ -70,7 +29,7 @@ describe("a marketplace whose provider and processor are other programs", functi
 
   it("sells by the provider's tokens, with the processor's money, and its books are right", async () => {
     const issuer = programs[1]?.url ?? "";
-    const { code, output } = await ended(["tools/purchase-check.ts", "--url", marketplace.url, "--issuer", issuer]);
+    const { code, output } = await runToEnd(["tools/purchase-check.ts", "--url", marketplace.url, "--issuer", issuer]);
     assert.match(output, /the seller has the money\.\nThe books balance\.\nThis installation works\./);
     assert.equal(code, 0);
     const books = await fetch(`${programs[0]?.url}/v1/books?currencyCode=USD`);
@@ -86,13 +45,9 @@ describe("a marketplace whose provider and processor are other programs", functi
   });
 
   it("has programs beside it that end well, and refuse production", async () => {
-    for (const { child } of programs) {
-      child.kill("SIGTERM");
-      const [code] = await once(child, "exit");
-      assert.equal(code, 0);
-    }
+    for (const program of programs) assert.equal(await stopProgram(program), 0);
     for (const program of ["services/processor.ts", "services/issuer.ts"]) {
-      const { code, output } = await ended([program, "--port", "0"], { SOUK_ENV: "production" });
+      const { code, output } = await runToEnd([program, "--port", "0"], { SOUK_ENV: "production" });
       assert.match(output, /refuses production|for trying things out/);
       assert.equal(code, 2);
     }
@@ -100,7 +55,7 @@ describe("a marketplace whose provider and processor are other programs", functi
 
   /** A token of another issuer of the same kind. */
   async function foreignToken(): Promise<string> {
-    const other = await started(["services/issuer.ts", "--port", "0", "--keys-dir", `${folder.path}/foreign`]);
+    const other = await startProgram(["services/issuer.ts", "--port", "0", "--keys-dir", `${folder.path}/foreign`]);
     programs.push(other);
     const response = await fetch(`${other.url}/token`, { method: "POST", body: new URLSearchParams({ account: "ada" }) });
     return ((await response.json()) as { access_token: string }).access_token;
