@@ -154,7 +154,7 @@ interface Making {
 
 /** How each service is made. */
 function makersOf({ options, part, open, closing }: Making): Readonly<Record<ServiceName, () => Promise<ServiceModule>>> {
-  const { dataDir, clock, baseUrl, log } = options;
+  const { dataDir, clock, baseUrl, log, observer } = options;
   return {
     account: async () => account({ ...part("account"), database: await open("account") }),
     catalog: async () => catalog({ ...part("catalog"), database: await open("catalog"), openCacheStore: cacheStores(options) }),
@@ -164,7 +164,15 @@ function makersOf({ options, part, open, closing }: Making): Readonly<Record<Ser
       const database = await open("payment");
       const books = options.simulatorFile ?? fileIn(dataDir, "processor.db");
       const named = options.processor;
-      const { processor, doors, close } = await openProcessor({ database, named, simulatorFile: books, clock, baseUrl, log });
+      const { processor, doors, close } = await openProcessor({
+        database,
+        named,
+        simulatorFile: books,
+        clock,
+        baseUrl,
+        log,
+        observer,
+      });
       closing.push(close);
       return payment({ ...part("payment"), database, processor, doors });
     },

@@ -9,6 +9,13 @@ export const ATTRIBUTE = {
   errorType: "error.type",
   serverAddress: "server.address",
   serverPort: "server.port",
+  httpMethod: "http.request.method",
+  httpStatus: "http.response.status_code",
+  /** How often the request was sent before. */
+  httpResends: "http.request.resend_count",
+  /** Without the query, which may hold anything. */
+  urlFull: "url.full",
+  urlTemplate: "url.template",
   dbSystem: "db.system.name",
   dbNamespace: "db.namespace",
   dbOperation: "db.operation.name",
@@ -50,5 +57,7 @@ export const EVENTS_SYSTEM = "souk";
 export const CALL_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 20, 30];
 /** The same for statements. */
 export const STATEMENT_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 10];
+/** The same for requests to servers of others, as the conventions advise. */
+export const HTTP_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
 /** The same for what happens behind a call: events and jobs. */
 export const BACKGROUND_SECONDS = [0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300];

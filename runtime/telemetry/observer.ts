@@ -15,6 +15,18 @@ export interface ObservedCall {
 /** Tells how something that is watched ended; undefined is success. */
 export type Ended = (error?: unknown) => void;
 
+/** A request to a server of others, over HTTP. */
+export interface HttpRequest {
+  readonly method: string;
+  /** Where it goes, without a query. */
+  readonly url: string;
+  /** The number of times the same was sent before. */
+  readonly resends: number;
+}
+
+/** What came of a request: the answer's status, or why there is none. */
+export type HttpOutcome = { readonly status: number } | { readonly error: unknown };
+
 /** A database, as an observer names it. */
 export interface ObservedDatabase {
   readonly system: "mariadb" | "mysql" | "sqlite";
@@ -57,6 +69,8 @@ export interface Observer {
     readonly target: string;
     readonly setHeader: (name: string, value: string) => void;
   }): ObservedCall;
+  /** A request goes to a server of others. It carries no trace there: what happens here is none of theirs. Gives what is told the outcome, once. */
+  httpRequest(request: HttpRequest): (outcome: HttpOutcome) => void;
   /** Statements go to a database, in one round trip. */
   statements(database: ObservedDatabase, round: readonly { readonly sql: string }[]): Ended;
   /** A command goes to Redis; `client` says what the connection is for. */

@@ -13,6 +13,7 @@ import { newId } from "#runtime/ids.ts";
 import type { Log } from "#runtime/log.ts";
 import { observeBackground } from "./background.ts";
 import { observeBacklog } from "./backlog.ts";
+import { observeHttp } from "./http.ts";
 import type { Observer } from "./observer.ts";
 import { type Collector, type Exporters, otlpExporters } from "./otlp.ts";
 import { observeProcess } from "./process.ts";
@@ -87,7 +88,12 @@ export function openTelemetry(options: TelemetryOptions): Telemetry {
   const traces = new Traces(spans?.getTracer(SCOPE), options.ratio);
   const endProcess = observeProcess(meter);
   return {
-    observer: { ...observeCalls(traces, meter), ...observeStores(traces, meter), ...observeBackground(traces, meter) },
+    observer: {
+      ...observeCalls(traces, meter),
+      ...observeHttp(traces, meter),
+      ...observeStores(traces, meter),
+      ...observeBackground(traces, meter),
+    },
     metrics: async () => prometheusText((await reader.collect()).resourceMetrics),
     watch: (databases) => observeBacklog(meter, databases),
     gauge(name, description, read) {

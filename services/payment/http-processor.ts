@@ -1,5 +1,6 @@
 import { type ClientRequest, Agent as HttpAgent, type IncomingMessage, request as requestHttp } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import type { Outcomes, Processor, ProcessorBooks } from "./processor.ts";
 import { ProcessorTimeout, ProcessorUnreachable } from "./processor.ts";
 import {
@@ -29,6 +30,8 @@ export interface HttpProcessorOptions {
   readonly token: string | undefined;
   /** Looks at who answers before anything is asked of it; throws a sentence unless payments may be with it. */
   admit(identity: ProcessorIdentity): Promise<void>;
+  /** Is told of every request. */
+  readonly observer?: Pick<Observer, "httpRequest"> | undefined;
 }
 
 /** A processor in another process. */
@@ -156,11 +159,13 @@ interface Line {
   close(): void;
 }
 
-function openLine({ url, token }: HttpProcessorOptions): Line {
+function openLine({ url, token, observer }: HttpProcessorOptions): Line {
   const secure = url.startsWith("https:");
   const agent = new (secure ? HttpsAgent : HttpAgent)({ keepAlive: true, maxSockets: MAX_CONNECTIONS });
   const send = secure ? requestHttps : requestHttp;
-  const begin = ({ path, key, body }: Call, books: string | undefined, signal: AbortSignal): ClientRequest => {
+  const methodOf = ({ body }: Call) => (body === undefined ? "GET" : "POST");
+  const begin = (call: Call, books: string | undefined, signal: AbortSignal): ClientRequest => {
+    const { path, key, body } = call;
     const text = body === undefined ? undefined : jsonOf(body);
     const headers = {
       accept: "application/json",
@@ -169,14 +174,17 @@ function openLine({ url, token }: HttpProcessorOptions): Line {
       ...(books !== undefined && { [BOOKS_HEADER]: books }),
       ...(token !== undefined && { authorization: `Bearer ${token}` }),
     };
-    return send(`${url}/${path}`, { agent, signal, headers, method: text === undefined ? "GET" : "POST" }).end(text);
+    return send(`${url}/${path}`, { agent, signal, headers, method: methodOf(call) }).end(text);
   };
   return {
     async ask(call, books, signal, read) {
       const what = call.key ?? call.path;
       let sentBefore = false;
       for (;;) {
+        const [name] = call.path.split("?", 1);
+        const ended = observer?.httpRequest({ method: methodOf(call), url: `${url}/${name}`, resends: sentBefore ? 1 : 0 });
         const { sent, stale, answer, error } = await exchange(() => begin(call, books, signal), secure);
+        ended?.(answer ?? { error });
         if (answer !== undefined) return understand(answer, what, read);
         // The processor had closed a connection that lay idle. Under its key the call may be sent again.
         if (stale && !sentBefore && !signal.aborted) {

@@ -1,6 +1,7 @@
 import type { Clock } from "#runtime/clock.ts";
 import type { Log } from "#runtime/log.ts";
 import type { Door } from "#runtime/service.ts";
+import type { Observer } from "#runtime/telemetry/observer.ts";
 import type { PaymentDatabase } from "./entities.ts";
 import { OtherProcessor, openHttpProcessor } from "./http-processor.ts";
 import type { Processor } from "./processor.ts";
@@ -30,6 +31,7 @@ export interface ProcessorOptions {
   readonly clock: Clock;
   readonly baseUrl: () => string;
   readonly log: Log;
+  readonly observer?: Observer | undefined;
 }
 
 /** A processor, and the pages that buyers are sent to where it is simulated. */
@@ -65,11 +67,15 @@ async function simulated({
   return { processor: simulator, doors: simulatorDoors(simulator), close: () => simulator.close() };
 }
 
-async function outside(named: NamedProcessor, { database, log }: Omit<ProcessorOptions, "named">): Promise<OpenProcessor> {
+async function outside(
+  named: NamedProcessor,
+  { database, log, observer }: Omit<ProcessorOptions, "named">,
+): Promise<OpenProcessor> {
   const { url, token } = named;
   const processor = openHttpProcessor({
     url,
     token,
+    observer,
     async admit({ processorId, simulated }) {
       if (simulated && !named.simulated) {
         throw new OtherProcessor(

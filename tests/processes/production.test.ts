@@ -116,6 +116,8 @@ describe("a marketplace in production", function () {
       refundedMinor: 0n,
       paidOutMinor: SALE_MINOR,
     });
+    const measured = await (await fetch(`${running().url}/metrics`)).text();
+    assert.match(measured, /^http_client_request_duration_seconds_count\{[^}]*url_template="\/v1\/captures",[^}]*\} 1$/m);
   });
 
   it("has nothing embedded: no tables or books of its own, no keys that sign accounts' tokens, no doors for trying things out", async () => {
