@@ -153,7 +153,6 @@ class RedisBus implements Bus {
       channel: this.#channel,
       leaseMs: this.#options.leaseMs ?? LEASE_MS,
       connected: () => this.#client.status === "ready",
-      acknowledge: (stream, group, ids) => this.#client.xack(stream, group, ...ids),
       log: this.#options.log,
     });
     this.#deliveries.set(consumer, delivery);

@@ -25,7 +25,6 @@ export interface DeliveryOptions {
   readonly leaseMs: number;
   /** Whether commands can be sent. Without that nothing is tried: who holds the connection has told of it. */
   connected(): boolean;
-  acknowledge(stream: string, group: string, ids: readonly string[]): Promise<unknown>;
   readonly log: Log;
 }
 
@@ -244,9 +243,9 @@ export class RedisDelivery {
     const entries: Entry[] = [];
     for (let i = 0; i < flat.length; i += 2) {
       const stream = streams[(flat[i] as number) - 1] as string;
-      // There may be more than fits.
-      this.#heard.add(stream);
-      for (const [id, fields] of flat[i + 1] as [Buffer, Buffer[]][]) {
+      const found = flat[i + 1] as [Buffer, Buffer[]][];
+      if (found.length >= this.#batchSize) this.#heard.add(stream);
+      for (const [id, fields] of found) {
         const [, type, , event] = fields as [Buffer, Buffer, Buffer, Buffer];
         const wanted = this.#types.has(type.toString());
         entries.push({ stream, id: id.toString(), event: wanted ? fromBinary(EventSchema, event) : undefined });
@@ -267,11 +266,9 @@ export class RedisDelivery {
         if (events.length > 0) {
           await this.#options.subscription.handle(events);
         }
-        const ids = new Map<string, string[]>();
-        for (const { stream, id } of batch) {
-          ids.set(stream, [...(ids.get(stream) ?? []), id]);
-        }
-        await Promise.all([...ids].map(([stream, list]) => this.#options.acknowledge(stream, group, list)));
+        const streams = Map.groupBy(batch, ({ stream }) => stream);
+        const counted = [...streams.values()].flatMap((list) => [list.length, ...list.map(({ id }) => id)]);
+        await this.#options.scripts.acknowledge(streams.size, ...streams.keys(), group, ...counted);
       }
     } finally {
       this.#handling = false;

@@ -130,6 +130,16 @@ for i = 1, n do
 end
 return out`;
 
+/** KEYS streams…; ARGV consumer, then for each stream how many entries and their ids. */
+const ACKNOWLEDGE = `
+local at = 2
+for i = 1, #KEYS do
+  local count = tonumber(ARGV[at])
+  redis.call('XACK', KEYS[i], ARGV[1], unpack(ARGV, at + 1, at + count))
+  at = at + count + 1
+end
+return 'OK'`;
+
 const TIME = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)`;
@@ -196,6 +206,7 @@ export interface Scripts {
   readonly beat: Run;
   readonly drop: Run;
   readonly forget: Run;
+  readonly acknowledge: Run;
   /** Answers in bytes. */
   readonly take: Run;
 }
@@ -217,6 +228,7 @@ export function scriptsOf(client: RedisClient): Scripts {
     beat: define("soukBeat", BEAT),
     drop: define("soukDrop", DROP),
     forget: define("soukForget", FORGET),
+    acknowledge: define("soukAcknowledge", ACKNOWLEDGE),
     take: define("soukTake", TAKE, "Buffer"),
   };
 }

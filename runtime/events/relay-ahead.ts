@@ -5,6 +5,7 @@ import type { Leases } from "#runtime/database/leases.ts";
 import type { OutboxTable } from "#runtime/database/tables.ts";
 import type { Log } from "#runtime/log.ts";
 import type { Bus, Lane } from "./bus.ts";
+import { Gaps } from "./relay-gaps.ts";
 
 const BACKOFF_MS = 50;
 const BACKOFF_MAX_MS = 5_000;
@@ -13,6 +14,8 @@ const MARK_SIZE = 1_000;
 const MARK_MS = 50;
 /** Events of one outbox that may be under way without being confirmed. */
 const WINDOW = 100_000;
+/** How long after a look the next one gathers what is committed meanwhile: a look costs as much as many rows. */
+const GATHER_MS = 5;
 
 /** What sending ahead needs of its relay. */
 export interface AheadOptions {
@@ -46,6 +49,9 @@ export class SendAhead {
   #full = false;
   /** Everything this process may send up to here is under way, but for rows committed late. */
   #cursor = 0;
+  readonly #gaps = new Gaps();
+  #lookTime = 0;
+  #countTime = 0;
   #failures = 0;
   #stopped = false;
   #nudged = false;
@@ -84,6 +90,7 @@ export class SendAhead {
     this.#nudged = false;
     const { database, leases, partitions, leaseName, batchSize, pollMs, log } = this.#options;
     if (this.#underWay.size === 0 && !this.#appended && !(await this.#anyWaiting())) return false;
+    await this.#gather();
     this.#appended = false;
     const held = await leases.take();
     const mine = partitions.filter((partition) => held.has(leaseName(partition)));
@@ -103,9 +110,9 @@ export class SendAhead {
     }
     const { rows, late } = await this.#look(mine, batchSize);
     this.#send(rows);
-    this.#cursor = late ? 0 : (rows.at(-1)?.position ?? this.#cursor);
+    if (late) this.#begin();
     const wasFull = this.#full;
-    this.#full = rows.length === batchSize;
+    this.#full = rows.length >= batchSize;
     if (this.#full || wasFull || late) return true;
     if (this.#underWay.size === 0) return false;
     await this.#pause(pollMs);
@@ -117,26 +124,58 @@ export class SendAhead {
     return (await sql.selectFrom("outbox").select("position").where("publish_time", "is", null).limit(1).execute()).length > 0;
   }
 
+  /** Not where more is known to wait. */
+  async #gather(): Promise<void> {
+    const until = this.#lookTime + GATHER_MS;
+    for (let now = performance.now(); now < until && !this.#full && !this.#stopped; now = performance.now()) {
+      this.#nudged = false;
+      await this.#pause(until - now);
+    }
+    this.#nudged = false;
+    this.#lookTime = performance.now();
+  }
+
+  /** The next look begins with the first row that is not marked. */
+  #begin(): void {
+    this.#cursor = 0;
+    this.#gaps.clear();
+  }
+
   /**
-   * Marks what is to be marked and reads what is new, in one round trip. Positions are given before the commit: a row may appear below the cursor, and
-   * then there are more open rows than we know; `late` says so.
+   * Marks what is to be marked and reads what is new, in one round trip. Rows that appear below the cursor are looked for by the positions that were passed over; now
+   * and then, and before nothing is under way any more, open rows are counted: where there are more than we know of, `late` says so.
    */
   async #look(mine: readonly number[], limit: number): Promise<{ rows: OpenRow[]; late: boolean }> {
     const { sql } = this.#options.database;
     const marked = this.#markable();
     const marking = marked.length === 0 ? [] : [this.#marking(marked)];
-    if (this.#underWay.size - marked.length >= WINDOW) {
+    const known = this.#underWay.size - marked.length;
+    if (known >= WINDOW) {
       await executeTogether(sql, marking);
       this.#forget(marked);
       return { rows: [], late: false };
     }
-    const counting = this.#full || this.#cursor === 0 ? [] : [this.#countOpen(mine)];
+    const gaps = this.#gaps.open(this.#lookTime);
+    const filling = gaps.length === 0 ? [] : [this.#rowsAt(gaps)];
+    const counting = this.#countDue(known) ? [this.#countOpen(mine)] : [];
     const reading = this.#openRows(mine, this.#cursor, limit);
-    const outcomes = await executeTogether(sql, [...marking, reading, ...counting] as Compilable<unknown>[]);
+    const outcomes = await executeTogether(sql, [...marking, reading, ...filling, ...counting] as Compilable<unknown>[]);
     this.#forget(marked);
-    const found = outcomes.slice(marking.length) as readonly Outcome<unknown>[];
-    const [open] = (found[1]?.rows ?? []) as { count: number }[];
-    return { rows: (found[0]?.rows ?? []) as OpenRow[], late: open !== undefined && Number(open.count) > this.#underWay.size };
+    const [read, ...others] = outcomes.slice(marking.length) as readonly Outcome<unknown>[];
+    const fresh = (read?.rows ?? []) as OpenRow[];
+    const filled = (filling.length === 0 ? [] : (others[0]?.rows ?? [])) as OpenRow[];
+    const [open] = (counting.length === 0 ? [] : (others.at(-1)?.rows ?? [])) as { count: number }[];
+    this.#gaps.filled(filled);
+    if (this.#cursor > 0) this.#gaps.note(this.#cursor, fresh, this.#lookTime);
+    this.#cursor = fresh.at(-1)?.position ?? this.#cursor;
+    const came = filled.filter((row) => mine.includes(row.partition_no));
+    return { rows: [...came, ...fresh], late: open !== undefined && Number(open.count) > this.#underWay.size + came.length };
+  }
+
+  #countDue(known: number): boolean {
+    if (this.#full || this.#cursor === 0 || (known > 0 && this.#lookTime - this.#countTime < this.#options.pollMs)) return false;
+    this.#countTime = this.#lookTime;
+    return true;
   }
 
   #openRows(mine: readonly number[], after: number, limit: number) {
@@ -148,6 +187,14 @@ export class SendAhead {
       .where("position", ">", after)
       .orderBy("position")
       .limit(limit);
+  }
+
+  /** Of whichever partition: who has its row is no gap. */
+  #rowsAt(positions: readonly number[]) {
+    return this.#options.database.sql
+      .selectFrom("outbox")
+      .select(["position", "partition_no", "type", "event"])
+      .where("position", "in", positions);
   }
 
   #countOpen(mine: readonly number[]) {
@@ -172,7 +219,7 @@ export class SendAhead {
     for (const [position, partition] of this.#underWay) {
       if (!this.#lanes.has(partition) && !confirmed.has(position)) this.#underWay.delete(position);
     }
-    this.#cursor = 0;
+    this.#begin();
     return broken;
   }
 

@@ -53,7 +53,7 @@ function checkAll(applied: readonly Event[], count: number, aggregates: number):
 }
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await sleep(5);
+  for (const end = Date.now() + 60_000; !(await condition()); await sleep(5)) assert.ok(Date.now() < end, "waited for a minute");
 }
 
 describe("the bus on Redis", () => {
@@ -150,6 +150,50 @@ describe("the bus on Redis", () => {
     assert.equal(await openRows(), 2_000);
     goOn();
     await relay.drain();
+    assert.equal(await openRows(), 0);
+  });
+
+  it("sends what is committed after what has higher positions: at once, and when it was for long before all is through", async () => {
+    const bus = await open(["test.here", "test.away"]);
+    const [here, away] = [await sink("test.here"), await sink("test.away")];
+    const has = (aggregateId: string) => here.applied.some((event) => event.aggregateId === aggregateId);
+    const of = (aggregateId: string) =>
+      source.transaction(async (tx) =>
+        tx.append({
+          aggregateType: "stock",
+          aggregateId,
+          schema: StockChangedSchema,
+          message: { stock: { listingId: aggregateId } },
+        }),
+      );
+    for (const aggregateId of ["first", "late", "later", "above"]) await of(aggregateId);
+    const [, late, later, above] = await source.sql.selectFrom("outbox").selectAll().orderBy("position").execute();
+    const rows = [late, later, above].map((row) => row as NonNullable<typeof row>);
+    const commit = (row: (typeof rows)[number] | undefined) =>
+      source.sql
+        .insertInto("outbox")
+        .values(row as (typeof rows)[number])
+        .execute();
+    for (const { position } of rows) await source.sql.deleteFrom("outbox").where("position", "=", position).execute();
+    bus.subscribe(here.consumer);
+    const relay = startRelay({ database: source, bus, pollMs: 60_000 });
+    ends.push(() => relay.stop());
+    await until(() => has("first"));
+    await commit(above);
+    await of("wake");
+    await until(() => has("above") && has("wake"));
+    await commit(late);
+    await of("again");
+    await until(() => has("late"));
+    await sleep(1_100);
+    await commit(later);
+    await of("last");
+    await until(() => has("last"));
+    assert.equal(has("later"), false);
+    bus.subscribe(away.consumer);
+    await relay.drain();
+    assert.equal(here.applied.length, 7);
+    assert.equal(away.applied.length, 7);
     assert.equal(await openRows(), 0);
   });
 
