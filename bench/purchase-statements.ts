@@ -176,7 +176,7 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ],
   [
     "payment",
-    "The processor promised the money: the pending transfer with both its accounts, and the answer. Behind each update that must have changed its row stands what fails the rest when it did not.",
+    "The processor promised the money: the pending transfer with both its accounts, and the answer. Behind the update that must have changed its row stands what fails the rest when it did not; that the accounts are there is what the transfer's foreign keys say, and that somebody waits for the answer what the payment says.",
   ],
   [
     "payment",
@@ -189,7 +189,7 @@ const REASONS: readonly (readonly [service: string, why: string])[] = [
   ],
   [
     "inventory",
-    "One conditional update ends the reservation, whose lines this process made and nobody changes; its units are sold. Answer and event as above.",
+    "One conditional update ends the reservation, whose lines this process made and nobody changes; another sells its units. They are the last of the listing, so but for its seller nobody can have changed the stock since, and the event is known without a look: that the stock is as it was decides the update.",
   ],
   [
     "order",

@@ -67,8 +67,8 @@ export interface Transaction<Tables = unknown> {
   /** Takes a job back if it has not run; one that is running finishes, and is not tried again. */
   unschedule(job: JobName): void;
   /**
-   * Stores the answer of a claimed command (see `Database.claim`). The transaction fails when it waits for none; where a lock was seen to keep it waiting, that
-   * is sure and not looked at again.
+   * Stores the answer of a claimed command (see `Database.claim`). The transaction fails when it waits for none; where a lock, or the condition of a change
+   * in this transaction, keeps it waiting, that is sure and not looked at again.
    */
   answer<D extends DescMessage>(requestKey: string, schema: D, message: MessageInitShape<D>, waits?: "surely"): void;
   /** Stores an error as the answer of a claimed command: repeats get the same code, reason and metadata. */

@@ -3,6 +3,7 @@ import { gathered } from "#runtime/database/gathered.ts";
 import { DEADLINE_EXCEEDED, fail } from "#runtime/errors.ts";
 import { Recent } from "#runtime/recent.ts";
 import type { InventoryDatabase, StockRow } from "./entities.ts";
+import { LISTING_NOT_FOUND, OUT_OF_STOCK } from "./errors.ts";
 import { type Line, loadStock } from "./stock.ts";
 
 /** Too few units are there; undefined: the listing has no stock. */
@@ -128,4 +129,12 @@ async function unlessAborted(ended: Promise<void>, signal: AbortSignal): Promise
   } finally {
     signal.removeEventListener("abort", giveUp);
   }
+}
+
+/** Refuses who wants more units than there are. */
+export function failLacking({ line, availableUnits }: Lack): never {
+  if (availableUnits === undefined) {
+    fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });
+  }
+  fail(OUT_OF_STOCK, { metadata: { listing_id: line.listingId, available_units: String(availableUnits) } });
 }

@@ -7,20 +7,19 @@ import { isUniqueViolation } from "#runtime/database/errors.ts";
 import { gathered } from "#runtime/database/gathered.ts";
 import { fail, INVALID_REQUEST } from "#runtime/errors.ts";
 import type { JobHandler } from "#runtime/jobs/jobs.ts";
-import type { Lack } from "./counter.ts";
-import type { InventoryDatabase, InventoryTables, InventoryTransaction, ReservationRow } from "./entities.ts";
+import { failLacking } from "./counter.ts";
+import type { InventoryDatabase, InventoryTables, InventoryTransaction, ReservationRow, StockRow } from "./entities.ts";
 import {
   EXPIRE_TIME_INVALID,
-  LISTING_NOT_FOUND,
-  OUT_OF_STOCK,
   RESERVATION_COMMITTED,
   RESERVATION_CONFLICT,
   RESERVATION_EXPIRED,
   RESERVATION_NOT_FOUND,
   RESERVATION_RELEASED,
 } from "./errors.ts";
+import { holdAll, sellKnown } from "./last-units.ts";
 import { type EndState, statesBefore } from "./states.ts";
-import { inKeyOrder, type Line, moveAll } from "./stock.ts";
+import { inKeyOrder, type Line, type Moved, moveAll } from "./stock.ts";
 
 /** The job that gives the units of a reservation back when its time has run out. Its key is the reservation's id. */
 export const EXPIRE_JOB = "inventory.expire";
@@ -32,6 +31,12 @@ const LIFETIME_MAX_MS = 24 * 3600 * 1000;
 export interface Reserved {
   readonly row: ReservationRow;
   readonly lines: readonly Line[];
+}
+
+/** A reservation that was just made. */
+export interface Made extends Reserved {
+  /** The stock of its lines as that left it, where the reservation holds all of it. */
+  readonly held?: readonly StockRow[];
 }
 
 /** What is to be set aside; the lines in key order. */
@@ -117,7 +122,7 @@ export function seenBefore({ sql }: InventoryDatabase): (requestKey: string, res
 class AlreadyThere extends Error {}
 
 /** Sets units aside: of every line, or fails. A reservation that is there with the same lines is given as it is. */
-export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise<Reserved> {
+export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise<Made> {
   const { reservationId, lines, expireTime } = wanted;
   const row: ReservationRow = {
     reservation_id: reservationId,
@@ -127,11 +132,11 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
     end_time: null,
     watch_time: expireTime,
   };
-  let lacking: Awaited<ReturnType<typeof moveAll>>;
+  let moved: Moved;
   try {
     await tx.must(insertRow(tx.sql, "reservation", row), () => new AlreadyThere());
     // The stock before the lines: their foreign key would take the row of a listing as a reader, and two readers who both want to write deadlock.
-    lacking = await moveAll(tx, "reserve", lines, reservationId);
+    moved = await moveAll(tx, "reserve", lines, reservationId);
   } catch (error) {
     if (!(meaningOf(error) instanceof AlreadyThere)) {
       throw error;
@@ -139,25 +144,28 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
     return requireSame((await loadReservation(tx.sql, reservationId)) as Reserved, wanted);
   }
   requireLifetime(expireTime, tx.now);
+  const { rows: stock, lacking } = moved;
   if (lacking !== undefined) {
     failLacking({ line: lacking.line, availableUnits: lacking.stock?.available_units });
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
   await tx.later(insertRows(tx.sql, "reservation_line", rows));
-  return { row, lines };
+  return { row, lines, ...(holdAll(stock, lines) ? { held: stock } : {}) };
 }
 
-/** A reservation is not pending any more, or its time has run out: not as it was known. */
+/** A reservation is not pending any more, its time has run out, or its stock is not as it was known. */
 export class NotAsKnown extends Error {}
 
 /**
- * Makes a reservation final that is `known` as it was made; its lines never change. Whether it is still pending decides the write: the transaction fails with
- * NotAsKnown otherwise.
+ * Makes a reservation final that is known as it was made; its lines never change. Whether it is still pending, and its stock as it left it, decides the write: the
+ * transaction fails with NotAsKnown otherwise.
  */
-export async function commitKnown(tx: InventoryTransaction, { row, lines }: Reserved): Promise<Reserved> {
+export async function commitKnown(tx: InventoryTransaction, { row, lines, held }: Made): Promise<Reserved> {
   const { reservation_id: reservationId } = row;
   await tx.must(endings.COMMITTED(tx.sql, { reservationId, now: tx.now }), () => new NotAsKnown());
-  await moveReserved(tx, "COMMITTED", lines, reservationId);
+  await (held === undefined
+    ? moveReserved(tx, "COMMITTED", lines, reservationId)
+    : sellKnown(tx, held, lines, reservationId, () => new NotAsKnown()));
   return { row: { ...row, state: "COMMITTED", end_time: tx.now, watch_time: null }, lines };
 }
 
@@ -236,7 +244,7 @@ async function moveReserved(
   lines: readonly Line[],
   reservationId: string,
 ): Promise<void> {
-  const lacking = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", lines, reservationId);
+  const { lacking } = await moveAll(tx, state === "COMMITTED" ? "commit" : "give back", lines, reservationId);
   if (lacking !== undefined) {
     throw new Error(`the stock of listing ${lacking.line.listingId} has fewer reserved units than reservation ${reservationId}.`);
   }
@@ -287,12 +295,4 @@ export function requireLifetime(expireTime: number, now: number): void {
   if (!(lifetime >= LIFETIME_MIN_MS && lifetime <= LIFETIME_MAX_MS)) {
     fail(EXPIRE_TIME_INVALID, { metadata: { expire_time: String(expireTime) } });
   }
-}
-
-/** Refuses who wants more units than there are. */
-export function failLacking({ line, availableUnits }: Lack): never {
-  if (availableUnits === undefined) {
-    fail(LISTING_NOT_FOUND, { metadata: { listing_id: line.listingId } });
-  }
-  fail(OUT_OF_STOCK, { metadata: { listing_id: line.listingId, available_units: String(availableUnits) } });
 }

@@ -12,7 +12,7 @@ import { fail, INVALID_REQUEST, reasonOf } from "#runtime/errors.ts";
 import { Recent } from "#runtime/recent.ts";
 import type { ServiceModule } from "#runtime/service.ts";
 import { checkStock } from "./check.ts";
-import { openCounter } from "./counter.ts";
+import { failLacking, openCounter } from "./counter.ts";
 import type { InventoryDatabase, StockRow } from "./entities.ts";
 import { LISTING_NOT_FOUND, OUT_OF_STOCK, RESERVATION_NOT_FOUND } from "./errors.ts";
 import { toReservation, toStock } from "./messages.ts";
@@ -20,8 +20,8 @@ import {
   commit,
   commitKnown,
   expiry,
-  failLacking,
   loadReservation,
+  type Made,
   NotAsKnown,
   type Reserved,
   release,
@@ -42,7 +42,7 @@ export interface InventoryDependencies {
 
 /** Inventory: units behind listings, and their reservations. */
 export function inventory({ database }: InventoryDependencies): ServiceModule {
-  const recent = new Recent<Reserved>(RECENT_MAX);
+  const recent = new Recent<Made>(RECENT_MAX);
   const reserveAtCounter = reserving(database, recent);
   return {
     name: "inventory",
@@ -124,7 +124,7 @@ export function inventory({ database }: InventoryDependencies): ServiceModule {
 }
 
 /** Reserves for those whom the counter lets in. The others are told by reads alone, unless they are repeats, whose answer is known. */
-function reserving(database: InventoryDatabase, recent: Recent<Reserved>) {
+function reserving(database: InventoryDatabase, recent: Recent<Made>) {
   const counter = openCounter(database);
   const seen = seenBefore(database);
   return async (request: ReserveRequest, context: HandlerContext): Promise<MessageInitShape<typeof ReserveResponseSchema>> => {

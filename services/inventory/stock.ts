@@ -34,7 +34,8 @@ export type Move = "reserve" | "commit" | "give back";
 
 type Counter = "available_units" | "reserved_units" | "sold_units";
 
-const moves: Readonly<Record<Move, readonly [from: Counter, to: Counter]>> = {
+/** From which counter to which. */
+export const moves: Readonly<Record<Move, readonly [from: Counter, to: Counter]>> = {
   reserve: ["available_units", "reserved_units"],
   commit: ["reserved_units", "sold_units"],
   "give back": ["reserved_units", "available_units"],
@@ -54,27 +55,27 @@ export async function moveUnits(tx: InventoryTransaction, move: Move, line: Line
   return changed === 1n;
 }
 
-/**
- * Moves the units of every line, in this order, behind what was put off, and tells the units that are left; `reservationId` is what moves them. Gives the first
- * line that lacks units, with its stock if it has any: nothing may be kept of the transaction then.
- */
-export async function moveAll(
-  tx: InventoryTransaction,
-  move: Move,
-  lines: readonly Line[],
-  reservationId: string,
-): Promise<{ line: Line; stock: StockRow | undefined } | undefined> {
+/** What came of moving the units of several lines. */
+export interface Moved {
+  /** The stock as the transaction leaves it. */
+  readonly rows: readonly StockRow[];
+  /** The first line that lacks units, with its stock if it has any: nothing may be kept of the transaction then. */
+  readonly lacking?: { readonly line: Line; readonly stock: StockRow | undefined };
+}
+
+/** Moves the units of every line, in this order, behind what was put off, and tells the units that are left; `reservationId` is what moves them. */
+export async function moveAll(tx: InventoryTransaction, move: Move, lines: readonly Line[], reservationId: string): Promise<Moved> {
   const ids = lines.map((line) => line.listingId);
   const outcomes = await tx.together(...lines.map((line) => moving(tx, move, line)), stockOf(tx.sql, ids));
   const rows = (outcomes.at(-1)?.rows ?? []) as StockRow[];
   const lacking = lines.find((_, index) => outcomes[index]?.changed !== 1n);
   if (lacking !== undefined) {
-    return { line: lacking, stock: rows.find((row) => row.listing_id === lacking.listingId) };
+    return { rows, lacking: { line: lacking, stock: rows.find((row) => row.listing_id === lacking.listingId) } };
   }
   for (const row of rows) {
     tell(tx, row, reservationId);
   }
-  return undefined;
+  return { rows };
 }
 
 function moving(tx: InventoryTransaction, move: Move, line: Line) {
@@ -87,14 +88,17 @@ const movements = {
   "give back": movement(moves["give back"]),
 } satisfies Record<Move, unknown>;
 
-function movement([from, to]: readonly [from: Counter, to: Counter]) {
-  return compiledFor((sql: Kysely<InventoryTables>, { listingId, units }: Line) =>
-    sql
-      .updateTable("stock")
-      .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))
-      .where("listing_id", "=", listingId)
-      .where(from, ">=", units),
-  );
+function movement(move: readonly [from: Counter, to: Counter]) {
+  return compiledFor((sql: Kysely<InventoryTables>, line: Line) => moved(sql, move, line));
+}
+
+/** One conditional update: it changes nothing where the units are not there. */
+export function moved(sql: Kysely<InventoryTables>, [from, to]: readonly [from: Counter, to: Counter], { listingId, units }: Line) {
+  return sql
+    .updateTable("stock")
+    .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))
+    .where("listing_id", "=", listingId)
+    .where(from, ">=", units);
 }
 
 /** Tells the units of listings as they are now; `reservationId` is what changed them, empty for the seller. Their rows are locked by this transaction. */
@@ -254,7 +258,8 @@ function freshRow({ listingId, units }: Line, { sellerId }: Setting): StockRow {
   };
 }
 
-function tell(tx: InventoryTransaction, row: StockRow, reservationId: string): void {
+/** Tells the stock of one listing, whose row is locked by this transaction. */
+export function tell(tx: InventoryTransaction, row: StockRow, reservationId: string): void {
   const message = { stock: toStock(row), reservationId };
   tx.append({
     aggregateType: "stock",

@@ -422,7 +422,10 @@ async function recordAuthorization(
   }
 }
 
-/** Answers the command that waits for the step which `before` was in, if one does; `after` is the payment now. */
+/**
+ * Answers the command that waits for the step which `before` was in, if one does; `after` is the payment now. It waits as long as the payment names it, and the change
+ * from `before` was made on that condition.
+ */
 export function answerWaiter(tx: PaymentTransaction, before: PaymentRow, after: PaymentRow): void {
   if (before.request_key == null) {
     return;
@@ -430,23 +433,23 @@ export function answerWaiter(tx: PaymentTransaction, before: PaymentRow, after: 
   const key = before.request_key;
   switch (before.step) {
     case "AUTHORIZE":
-      tx.answer(key, AuthorizePaymentResponseSchema, { payment: paymentMessage(after) });
+      tx.answer(key, AuthorizePaymentResponseSchema, { payment: paymentMessage(after) }, "surely");
       break;
     case "CAPTURE":
-      tx.answer(key, CapturePaymentResponseSchema, { payment: paymentMessage(after) });
+      tx.answer(key, CapturePaymentResponseSchema, { payment: paymentMessage(after) }, "surely");
       break;
     case "REFUND":
-      tx.answer(key, RefundPaymentResponseSchema, { payment: paymentMessage(after) });
+      tx.answer(key, RefundPaymentResponseSchema, { payment: paymentMessage(after) }, "surely");
       break;
     case "VOID":
-      tx.answer(key, VoidPaymentResponseSchema, {});
+      tx.answer(key, VoidPaymentResponseSchema, {}, "surely");
       break;
   }
 }
 
 function refuseWaiter(tx: PaymentTransaction, before: PaymentRow, error: ConnectError): void {
   if (before.request_key != null) {
-    tx.answerError(before.request_key, error);
+    tx.answerError(before.request_key, error, "surely");
   }
 }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { InventoryService, ReservationState } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
+import { statements } from "#runtime/database/statements.ts";
 import { metadataOf, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { refused } from "../support/refused.ts";
@@ -118,6 +119,35 @@ overBothTransports(
       const { reservation } = await reserve(order(), house.clock, reservationId, [[a, 1]], { requestId });
       assert.equal(reservation?.state, PENDING);
       assert.deepEqual((await reserve(order(), house.clock, reservationId, [[a, 1]], { requestId })).reservation, reservation);
+    });
+
+    it("of the last units are sold without a look at the stock, unless its seller changed it meanwhile, and what is told agrees with it", async () => {
+      const texts: string[] = [];
+      const listen = (message: unknown) => void texts.push((message as { sql: string }).sql);
+      for (const sellerMore of [0, 3]) {
+        const [a, b, sellerId] = [await offered(1), newId(), newId()];
+        const catalog = subject().client(InventoryService, { service: "catalog" });
+        await catalog.setUnits({ requestId: newId(), listingId: b, sellerId, units: 2 });
+        const reservationId = await reserved([a, 1], [b, 2]);
+        if (sellerMore > 0) await catalog.setUnits({ requestId: newId(), listingId: b, sellerId, units: sellerMore });
+        texts.length = 0;
+        statements.subscribe(listen);
+        const { reservation } = await commit(reservationId);
+        statements.unsubscribe(listen);
+        assert.equal(reservation?.state, COMMITTED);
+        assert.equal(
+          texts.some((sql) => /^select .*stock/.test(sql)),
+          sellerMore > 0,
+        );
+        assert.deepEqual(await units(a), [0, 0, 1]);
+        assert.deepEqual(await units(b), [sellerMore, 0, 2]);
+        for (const listingId of [a, b]) {
+          const told = (await house.told()).get(listingId)?.at(-1);
+          const { availableUnits, reservedUnits, soldUnits } = told?.stock ?? {};
+          assert.deepEqual([availableUnits, reservedUnits, soldUnits], await units(listingId));
+          assert.equal(told?.reservationId, reservationId);
+        }
+      }
     });
 
     it("are committed once and for good", async () => {

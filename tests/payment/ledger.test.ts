@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { meaningOf } from "#runtime/database/batch.ts";
 import { metadataOf, reasonOf } from "#runtime/errors.ts";
 import { newId } from "#runtime/ids.ts";
 import { entities, type PaymentDatabase } from "../../services/payment/entities.ts";
@@ -121,6 +122,22 @@ describe("the ledger", () => {
       ),
       /FOREIGN KEY/,
     );
+  });
+
+  it("refuses accounts that are not there, and an end that names others than the transfer, and changes nothing", async () => {
+    const nobody = sellerAccount("USD", newId());
+    const [escrow, processor] = [platformAccount("ESCROW", "USD", order), platformAccount("PROCESSOR", "USD", order)];
+    await assert.rejects(record(transfer("CAPTURE", 100n, { creditAccountId: nobody })), /FOREIGN KEY/i);
+    await assert.rejects(record(transfer("CAPTURE", 100n, { debitAccountId: nobody })));
+    const pending = transfer("CAPTURE", 100n, { state: "PENDING" });
+    await record(pending);
+    for (const other of [{ creditAccountId: nobody }, { debitAccountId: nobody }, { currencyCode: "JPY" }]) {
+      const end = database.transaction((tx) => endTransfer(tx, { ...pending, ...other }, "POSTED"));
+      await assert.rejects(end, (error) => /is not pending/.test((meaningOf(error) as Error).message));
+    }
+    assert.equal((await account(escrow)).credits_pending_minor, 100n);
+    assert.equal((await account(processor)).debits_pending_minor, 100n);
+    assert.equal((await account(processor)).debits_posted_minor, 0n);
   });
 
   it("covers every debit of a seller, pending ones included", async () => {

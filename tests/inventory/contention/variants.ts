@@ -1,9 +1,10 @@
 import type { ServiceImpl } from "@connectrpc/connect";
 import { InventoryService } from "#gen/marketplace/inventory/v1/inventory_pb.ts";
 import type { ServiceModule } from "#runtime/service.ts";
+import { failLacking } from "../../../services/inventory/counter.ts";
 import type { InventoryDatabase, InventoryTransaction, ReservationRow } from "../../../services/inventory/entities.ts";
 import { toReservation } from "../../../services/inventory/messages.ts";
-import { failLacking, type Reserved, reserve, type Wanted, wantedOf } from "../../../services/inventory/reservations.ts";
+import { type Reserved, reserve, type Wanted, wantedOf } from "../../../services/inventory/reservations.ts";
 import { inventory } from "../../../services/inventory/service.ts";
 import { loadStock, tellStock } from "../../../services/inventory/stock.ts";
 
