@@ -5,7 +5,7 @@ import type { Leases } from "#runtime/database/leases.ts";
 import type { OutboxTable } from "#runtime/database/tables.ts";
 import type { Log } from "#runtime/log.ts";
 import type { Bus, Lane } from "./bus.ts";
-import { Gaps } from "./relay-gaps.ts";
+import { type Gap, Gaps } from "./relay-gaps.ts";
 
 const BACKOFF_MS = 50;
 const BACKOFF_MAX_MS = 5_000;
@@ -29,6 +29,7 @@ export interface AheadOptions {
   readonly log: Log;
 }
 
+type FoundRow = Pick<Selectable<OutboxTable>, "position" | "publish_time">;
 type OpenRow = Pick<Selectable<OutboxTable>, "position" | "partition_no" | "type" | "event">;
 
 /**
@@ -108,11 +109,9 @@ export class SendAhead {
       await this.#mark();
       return false;
     }
+    const wasFull = this.#full;
     const { rows, late } = await this.#look(mine, batchSize);
     this.#send(rows);
-    if (late) this.#begin();
-    const wasFull = this.#full;
-    this.#full = rows.length >= batchSize;
     if (this.#full || wasFull || late) return true;
     if (this.#underWay.size === 0) return false;
     await this.#pause(pollMs);
@@ -135,41 +134,46 @@ export class SendAhead {
     this.#lookTime = performance.now();
   }
 
-  /** The next look begins with the first row that is not marked. */
-  #begin(): void {
-    this.#cursor = 0;
-    this.#gaps.clear();
-  }
-
   /**
-   * Marks what is to be marked and reads what is new, in one round trip. Rows that appear below the cursor are looked for by the positions that were passed over; now
-   * and then, and before nothing is under way any more, open rows are counted: where there are more than we know of, `late` says so.
+   * Marks what is to be marked and reads what is new, in one round trip, and then what appeared below the cursor meanwhile: in this order, so that who follows in an
+   * aggregate is not seen without who was first, and the late ones go first. Now and then, and before nothing is under way any more, open rows are counted: where
+   * there are more than we know of, `late` says so, and the next look begins with the first row that is not marked.
    */
-  async #look(mine: readonly number[], limit: number): Promise<{ rows: OpenRow[]; late: boolean }> {
+  async #look(mine: readonly number[], limit: number): Promise<{ rows: readonly OpenRow[]; late: boolean }> {
     const { sql } = this.#options.database;
     const marked = this.#markable();
     const marking = marked.length === 0 ? [] : [this.#marking(marked)];
     const known = this.#underWay.size - marked.length;
     if (known >= WINDOW) {
+      this.#full = false;
       await executeTogether(sql, marking);
       this.#forget(marked);
       return { rows: [], late: false };
     }
     const gaps = this.#gaps.open(this.#lookTime);
-    const filling = gaps.length === 0 ? [] : [this.#rowsAt(gaps)];
+    const filling = gaps.length === 0 ? [] : [this.#rowsIn(gaps)];
     const counting = this.#countDue(known) ? [this.#countOpen(mine)] : [];
-    const reading = this.#openRows(mine, this.#cursor, limit);
+    const reading = this.#openRows(mine, limit).where("position", ">", this.#cursor);
     const outcomes = await executeTogether(sql, [...marking, reading, ...filling, ...counting] as Compilable<unknown>[]);
     this.#forget(marked);
     const [read, ...others] = outcomes.slice(marking.length) as readonly Outcome<unknown>[];
     const fresh = (read?.rows ?? []) as OpenRow[];
-    const filled = (filling.length === 0 ? [] : (others[0]?.rows ?? [])) as OpenRow[];
+    const came = filling.length === 0 ? [] : await this.#came((others[0]?.rows ?? []) as FoundRow[], mine);
     const [open] = (counting.length === 0 ? [] : (others.at(-1)?.rows ?? [])) as { count: number }[];
-    this.#gaps.filled(filled);
-    if (this.#cursor > 0) this.#gaps.note(this.#cursor, fresh, this.#lookTime);
-    this.#cursor = fresh.at(-1)?.position ?? this.#cursor;
-    const came = filled.filter((row) => mine.includes(row.partition_no));
-    return { rows: [...came, ...fresh], late: open !== undefined && Number(open.count) > this.#underWay.size + came.length };
+    this.#gaps.note(this.#cursor, fresh, this.#lookTime);
+    const late = open !== undefined && Number(open.count) > this.#underWay.size + came.length;
+    this.#full = !late && fresh.length === limit;
+    this.#cursor = late ? 0 : (fresh.at(-1)?.position ?? this.#cursor);
+    return { rows: late ? [] : [...came, ...fresh], late };
+  }
+
+  /** Of the rows in gaps those that came late and are ours. */
+  async #came(found: readonly FoundRow[], mine: readonly number[]): Promise<readonly OpenRow[]> {
+    this.#gaps.filled(found);
+    const positions = found
+      .filter(({ position, publish_time }) => publish_time === null && position <= this.#cursor && !this.#underWay.has(position))
+      .map(({ position }) => position);
+    return positions.length === 0 ? [] : this.#openRows(mine, positions.length).where("position", "in", positions).execute();
   }
 
   #countDue(known: number): boolean {
@@ -178,23 +182,23 @@ export class SendAhead {
     return true;
   }
 
-  #openRows(mine: readonly number[], after: number, limit: number) {
+  #openRows(mine: readonly number[], limit: number) {
     return this.#options.database.sql
       .selectFrom("outbox")
       .select(["position", "partition_no", "type", "event"])
       .where("publish_time", "is", null)
       .where("partition_no", "in", [...mine])
-      .where("position", ">", after)
       .orderBy("position")
       .limit(limit);
   }
 
-  /** Of whichever partition: who has its row is no gap. */
-  #rowsAt(positions: readonly number[]) {
+  /** Open or not, of whichever partition: who has a row is no gap. */
+  #rowsIn(gaps: readonly Gap[]) {
     return this.#options.database.sql
       .selectFrom("outbox")
-      .select(["position", "partition_no", "type", "event"])
-      .where("position", "in", positions);
+      .select(["position", "publish_time"])
+      .where((eb) => eb.or(gaps.map(({ from, to }) => eb.between("position", from, to))))
+      .orderBy("position");
   }
 
   #countOpen(mine: readonly number[]) {
@@ -219,7 +223,7 @@ export class SendAhead {
     for (const [position, partition] of this.#underWay) {
       if (!this.#lanes.has(partition) && !confirmed.has(position)) this.#underWay.delete(position);
     }
-    this.#begin();
+    this.#cursor = 0;
     return broken;
   }
 

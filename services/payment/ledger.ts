@@ -178,6 +178,7 @@ export async function endTransfer(tx: PaymentTransaction, transfer: EndedTransfe
     debit_account_id: transfer.debitAccountId,
     credit_account_id: transfer.creditAccountId,
     currency_code: currencyCode,
+    amount_minor: amountMinor,
   };
   const ending = updateRow(
     tx.sql,

@@ -131,7 +131,7 @@ describe("the ledger", () => {
     await assert.rejects(record(transfer("CAPTURE", 100n, { debitAccountId: nobody })));
     const pending = transfer("CAPTURE", 100n, { state: "PENDING" });
     await record(pending);
-    for (const other of [{ creditAccountId: nobody }, { debitAccountId: nobody }, { currencyCode: "JPY" }]) {
+    for (const other of [{ creditAccountId: nobody }, { debitAccountId: nobody }, { currencyCode: "JPY" }, { amountMinor: 99n }]) {
       const end = database.transaction((tx) => endTransfer(tx, { ...pending, ...other }, "POSTED"));
       await assert.rejects(end, (error) => /is not pending/.test((meaningOf(error) as Error).message));
     }

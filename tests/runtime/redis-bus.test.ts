@@ -185,7 +185,7 @@ describe("the bus on Redis", () => {
     await commit(late);
     await of("again");
     await until(() => has("late"));
-    await sleep(1_100);
+    await sleep(2_100);
     await commit(later);
     await of("last");
     await until(() => has("last"));
