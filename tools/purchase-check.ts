@@ -64,7 +64,7 @@ export function callerOf({ url, host }: Place) {
     };
     const end = Date.now() + WAIT_MS;
     for (;;) {
-      const answer = await post(target, headers, body, host).catch((error: Error) => ({ status: 503, text: error.message }));
+      const answer = await post(target, headers, body, host).catch((error: Error) => unanswered(error, target));
       if (answer.status === 200) return fromJson(method.output, JSON.parse(answer.text)) as MessageShape<M["output"]>;
       if (![404, 429, 502, 503, 504].includes(answer.status) || Date.now() > end) {
         throw new Error(`${method.parent.typeName}/${method.name} at ${target.origin} answers ${answer.status}: ${answer.text}`);
@@ -72,6 +72,14 @@ export function callerOf({ url, host }: Place) {
       await sleep(1_000);
     }
   };
+}
+
+/** Why nothing was answered, to be tried again; a certificate that is not trusted will not be by waiting. */
+function unanswered({ message }: Error, { origin }: URL): Answer {
+  if (!/certificate/i.test(message)) return { status: 503, text: message };
+  const todo =
+    "Where an authority of your own has signed it, name that in the chart's tests.gatewayAuthority, or in NODE_EXTRA_CA_CERTS";
+  throw new Error(`the certificate of ${origin} is not trusted: ${message}. ${todo}`);
 }
 
 function post(url: URL, headers: Record<string, string>, body: string, host: string | undefined): Promise<Answer> {
@@ -86,7 +94,7 @@ function post(url: URL, headers: Record<string, string>, body: string, host: str
     const options = { method: "POST", headers, timeout: CALL_MS };
     // The gateway's certificate is of the host that is asked for.
     const request =
-      url.protocol === "https:" ? https(url, { ...options, servername: host ?? url.hostname }, take) : http(url, options, take);
+      url.protocol === "https:" ? https(url, { ...options, ...(host && { servername: host }) }, take) : http(url, options, take);
     request.on("timeout", () => request.destroy(new Error(`no answer within ${CALL_MS / 1000} s`)));
     request.on("error", reject).end(body);
   });

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { connect } from "node:http2";
-import { ConnectError } from "@connectrpc/connect";
+import { ConnectError, createClient } from "@connectrpc/connect";
+import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
 import { GATEWAY_NAMESPACE, GATEWAY_URL, type Installed, install, issuer, until } from "./cluster.ts";
 import { type Secured, secure, securely, startCatalog } from "./secure.ts";
 import { askGateway, type GatewayAnswer } from "./through-gateway.ts";
@@ -117,6 +118,8 @@ describe("the gateway of a cluster, with the chart's policies", () => {
     const burst = 3;
     let secured: Secured | undefined;
     let other: Installed | undefined;
+    const listCategories = (authority: string, version: "1.1" | "2") =>
+      createClient(CatalogService, securely(SECURE_HOST, authority, version)).listCategories({});
 
     before(async function () {
       this.timeout(240_000);
@@ -133,7 +136,7 @@ describe("the gateway of a cluster, with the chart's policies", () => {
         },
       });
       await until("the gateway serves the host", async () => {
-        const { categories } = await securely(SECURE_HOST, secured?.authority ?? "", "2").listCategories({});
+        const { categories } = await listCategories(secured?.authority ?? "", "2");
         return categories.length > 0;
       });
     });
@@ -145,9 +148,9 @@ describe("the gateway of a cluster, with the chart's policies", () => {
     it("answers Connect calls of who trusts the authority of its certificate, and of nobody else", async () => {
       assert.ok(secured);
       for (const version of ["1.1", "2"] as const) {
-        const { categories } = await securely(SECURE_HOST, secured.authority, version).listCategories({});
+        const { categories } = await listCategories(secured.authority, version);
         assert.ok(categories.length > 0);
-        await assert.rejects(securely(SECURE_HOST, secured.otherAuthority, version).listCategories({}), (error) => {
+        await assert.rejects(listCategories(secured.otherAuthority, version), (error) => {
           assert.ok(error instanceof ConnectError);
           assert.match(error.message, /certificate/);
           return true;

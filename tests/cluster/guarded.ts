@@ -33,7 +33,7 @@ export interface Guarded {
   /** Where a workload is called. */
   urlOf(workload: string): string;
   /** Makes calls from within a pod: `workload/order` is the pod of order, `as/order` one with its identity and without its bounds; `as/default`,
-   * `as/gateway`, `elsewhere/order` and `plain` are strangers. */
+   * `as/gateway`, `elsewhere/order`, `elsewhere/search` and `plain` are strangers. */
   ask(pod: string, asked: readonly Asked[]): Promise<Answered[]>;
   /** The place elsewhere, by its address. */
   listenerUrl(): Promise<string>;

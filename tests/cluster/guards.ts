@@ -10,7 +10,7 @@ import type { Answered, Asked, Kind } from "./pods/program.ts";
 import { askGateway, bearer } from "./through-gateway.ts";
 
 /** What the mesh's proxy in front of a workload says when no policy allows a call. */
-const REFUSED = "RBAC: access denied";
+export const REFUSED = "RBAC: access denied";
 
 /** Whether the proxy before a workload let a call through; undefined where neither it nor the workload answered, as on a busy machine. */
 function wasLetIn({ status, grpcStatus, message, from }: Answered, kind: Kind, workload: string): boolean | undefined {
@@ -93,6 +93,7 @@ async function callersOf({ keys }: Pick<Guarded, "keys">): Promise<Caller[]> {
     ),
     nobody("as/default"),
     nobody("elsewhere/order"),
+    nobody("elsewhere/search"),
   ];
 }
 

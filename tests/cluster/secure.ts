@@ -2,9 +2,8 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import type { LookupFunction } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createClient } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
-import { CatalogService } from "#gen/marketplace/catalog/v1/catalog_pb.ts";
+import type { Interceptor, Transport } from "@connectrpc/connect";
+import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { run } from "../../tools/checks/run.ts";
 import { GATEWAY_HTTPS_URL, GATEWAY_NAMESPACE, tool } from "./cluster.ts";
 import { IMAGE } from "./release.ts";
@@ -46,14 +45,19 @@ export async function secure(secret: string, host: string): Promise<Secured> {
   }
 }
 
-/** A client of a host at the gateway over HTTPS, which trusts one authority. */
-export function securely(host: string, authority: string, httpVersion: "1.1" | "2") {
+/** A connection that no call uses is closed at once: a gateway that is configured anew ends it anyway. */
+const IDLE_MS = 500;
+
+/** The way to a host at the gateway over HTTPS, for who trusts one authority: Connect over this version of HTTP, or gRPC. */
+export function securely(host: string, authority: string, how: "1.1" | "2" | "grpc", interceptors: Interceptor[] = []): Transport {
   const { hostname, port } = new URL(GATEWAY_HTTPS_URL);
   // In place of DNS: the URL has the host's own name.
   const lookup: LookupFunction = (_name, options, done) =>
     options.all ? done(null, [{ address: hostname, family: 4 }]) : done(null, hostname, 4);
-  const nodeOptions = { ca: authority, lookup };
-  return createClient(CatalogService, createConnectTransport({ baseUrl: `https://${host}:${port}`, httpVersion, nodeOptions }));
+  const options = { baseUrl: `https://${host}:${port}`, interceptors, nodeOptions: { ca: authority, lookup } };
+  if (how === "1.1") return createConnectTransport({ ...options, httpVersion: how });
+  const open = how === "2" ? createConnectTransport : createGrpcTransport;
+  return open({ ...options, httpVersion: "2", idleConnectionTimeoutMs: IDLE_MS });
 }
 
 /** Runs a whole marketplace in one pod under the name of a release's catalog, with embedded stores. */

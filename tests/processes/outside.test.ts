@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { temporaryFolder } from "../support/database.ts";
 import { type StartedMarketplace, startMarketplace } from "../support/process.ts";
 import { type Program, runToEnd, startProgram, stopProgram } from "../support/programs.ts";
+import { startProvider } from "../support/provider.ts";
 
 describe("a marketplace whose provider and processor are other programs", function () {
   this.timeout(120_000);
@@ -34,6 +35,14 @@ describe("a marketplace whose provider and processor are other programs", functi
     assert.equal(code, 0);
     const books = await fetch(`${programs[0]?.url}/v1/books?currencyCode=USD`);
     assert.match(await books.text(), /"capturedMinor":"5000"/);
+  });
+
+  it("is not bought from where its certificate is by an authority that nobody has named, which is said at once", async () => {
+    const provider = await startProvider("souk");
+    const { code, output } = await runToEnd(["tools/purchase-check.ts", "--url", provider.url]);
+    await provider.close();
+    assert.match(output, /^This installation does not work: the certificate of https:.* is not trusted: .*tests\.gatewayAuthority/);
+    assert.equal(code, 1);
   });
 
   it("takes no token of another provider", async () => {

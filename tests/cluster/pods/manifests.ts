@@ -7,6 +7,9 @@ import { IMAGE } from "../release.ts";
 /** The workload that is the real program, with all services in its process; the others tell what reaches them. */
 export const REAL = "catalog";
 
+/** Workloads whose accounts' names strangers have, in another namespace. */
+const ELSEWHERE = ["order", "search"];
+
 /** All that stands on the cluster beside the chart. */
 export function everything(name: string, elsewhere: string, workloads: readonly string[]): object[] {
   const program = readFileSync(join(root, "tests/cluster/pods/program.ts"), "utf8");
@@ -25,7 +28,7 @@ export function everything(name: string, elsewhere: string, workloads: readonly 
   return [
     ...programs,
     ...workloads.map((each) => account(name, each)),
-    account(elsewhere, "order"),
+    ...ELSEWHERE.map((each) => account(elsewhere, each)),
     ...workloads.flatMap((each) => workloadOf(name, each)),
     // One of two replicas, which fails the calls that ask for it.
     servedBy(name, { name: "workload-search-2", namespace: name, account: `${name}-search`, labels: labelsOf(name, "search") }, [
@@ -34,7 +37,7 @@ export function everything(name: string, elsewhere: string, workloads: readonly 
     ...callers,
     podOf(name, { name: "as-default", namespace: name, account: "default" }),
     podOf(name, { name: "plain", namespace: name, account: "default", labels: { "sidecar.istio.io/inject": "false" } }),
-    podOf(name, { name: "elsewhere-order", namespace: elsewhere, account: `${name}-order` }),
+    ...ELSEWHERE.map((each) => podOf(name, { name: `elsewhere-${each}`, namespace: elsewhere, account: `${name}-${each}` })),
     podOf(name, {
       name: `${name}-as-gateway`,
       namespace: GATEWAY_NAMESPACE,
