@@ -100,9 +100,9 @@ describe("a relay beside transactions that commit late", () => {
   it("sends 250 events of one of them before what follows in the same aggregates", async () => {
     const many = Array.from({ length: 250 }, (_, index) => `many-${index}`);
     await tell("first");
+    const commit = await toldLate(...many);
     start();
     await until(() => has("first"));
-    const commit = await toldLate(...many);
     await tell("above");
     await until(() => has("above"));
     await commit();
