@@ -34,6 +34,8 @@ export interface Attempt {
   endTime?: number;
   /** How it ended: answered, turned away or dropped by us, or given up by the caller. */
   outcome?: "answered" | "unavailable" | "dropped" | "given up";
+  /** Whether what was answered is no error. */
+  ok?: boolean;
   /** Of the answer's message, also of one that was dropped or given up. */
   answerHash?: string;
 }
@@ -140,6 +142,7 @@ async function serve(
     return;
   }
   seen.outcome = "answered";
+  seen.ok = isOk(answer);
   give(stream, answer);
 }
 
@@ -160,6 +163,10 @@ interface WholeAnswer {
   readonly trailers: IncomingHttpHeaders | undefined;
   /** Whether the headers were all of it. */
   readonly bare: boolean;
+}
+
+function isOk({ headers, trailers }: WholeAnswer): boolean {
+  return Number(headers[":status"]) === 200 && (trailers?.["grpc-status"] ?? headers["grpc-status"] ?? "0") === "0";
 }
 
 /** Hands a request on and waits for all of the answer. Who gives the call up ends it behind us, too, unless a fault says that nobody notices. */
