@@ -1,21 +1,21 @@
 import type { Kysely } from "kysely";
 import { compiledFor } from "#runtime/database/compiled.ts";
 import type { InventoryTables, InventoryTransaction, StockRow } from "./entities.ts";
-import { type Line, moved, moves, tell } from "./stock.ts";
+import { type Line, moveUpdate, tell } from "./stock.ts";
 
-/** Whether these lines hold all there is of their stock: then only its seller can change it before they are sold or given back. */
-export function holdAll(rows: readonly StockRow[], lines: readonly Line[]): boolean {
-  const held = new Map(lines.map((line) => [line.listingId, line.units]));
+/** Whether these lines are all that is left of their stock: then only its seller can change it until they are committed or given back. */
+export function areLast(rows: readonly StockRow[], lines: readonly Line[]): boolean {
+  const reserved = new Map(lines.map((line) => [line.listingId, line.units]));
   return rows.every(
-    (row) => row.available_units === 0 && row.reserved_units === held.get(row.listing_id) && row.event_sequence != null,
+    (row) => row.available_units === 0 && row.reserved_units === reserved.get(row.listing_id) && row.event_sequence != null,
   );
 }
 
 /**
- * Sells units that are set aside of stock that is `known` as some transaction left it, and tells it, without a look at it: whether it still is as known decides each
+ * Commits units that are set aside of stock that is `known` as some transaction left it, and tells it, without a look at it: whether it still is as known decides each
  * write, and the transaction fails with `otherwise` where it is not.
  */
-export async function sellKnown(
+export async function commitLast(
   tx: InventoryTransaction,
   known: readonly StockRow[],
   lines: readonly Line[],
@@ -26,7 +26,7 @@ export async function sellKnown(
   for (const line of lines) {
     const row = rows.get(line.listingId) as StockRow;
     const sequence = row.event_sequence as number;
-    await tx.must(sellingKnown(tx.sql, { ...line, sequence }), otherwise);
+    await tx.must(commitKnownStock(tx.sql, { ...line, sequence }), otherwise);
     const next = {
       ...row,
       reserved_units: row.reserved_units - line.units,
@@ -37,6 +37,6 @@ export async function sellKnown(
   }
 }
 
-const sellingKnown = compiledFor((sql: Kysely<InventoryTables>, at: Line & { readonly sequence: number }) =>
-  moved(sql, moves.commit, at).where("event_sequence", "=", at.sequence),
+const commitKnownStock = compiledFor((sql: Kysely<InventoryTables>, at: Line & { readonly sequence: number }) =>
+  moveUpdate(sql, "commit", at).where("event_sequence", "=", at.sequence),
 );

@@ -17,7 +17,7 @@ import {
   RESERVATION_NOT_FOUND,
   RESERVATION_RELEASED,
 } from "./errors.ts";
-import { holdAll, sellKnown } from "./last-units.ts";
+import { areLast, commitLast } from "./last-units.ts";
 import { type EndState, statesBefore } from "./states.ts";
 import { inKeyOrder, type Line, type Moved, moveAll } from "./stock.ts";
 
@@ -35,8 +35,8 @@ export interface Reserved {
 
 /** A reservation that was just made. */
 export interface Made extends Reserved {
-  /** The stock of its lines as that left it, where the reservation holds all of it. */
-  readonly held?: readonly StockRow[];
+  /** The stock of its lines as that left it, where they are all that was left. */
+  readonly lastStock?: readonly StockRow[];
 }
 
 /** What is to be set aside; the lines in key order. */
@@ -150,7 +150,7 @@ export async function reserve(tx: InventoryTransaction, wanted: Wanted): Promise
   }
   const rows = lines.map((line) => ({ reservation_id: reservationId, listing_id: line.listingId, units: line.units }));
   await tx.later(insertRows(tx.sql, "reservation_line", rows));
-  return { row, lines, ...(holdAll(stock, lines) ? { held: stock } : {}) };
+  return { row, lines, ...(areLast(stock, lines) ? { lastStock: stock } : {}) };
 }
 
 /** A reservation is not pending any more, its time has run out, or its stock is not as it was known. */
@@ -160,12 +160,12 @@ export class NotAsKnown extends Error {}
  * Makes a reservation final that is known as it was made; its lines never change. Whether it is still pending, and its stock as it left it, decides the write: the
  * transaction fails with NotAsKnown otherwise.
  */
-export async function commitKnown(tx: InventoryTransaction, { row, lines, held }: Made): Promise<Reserved> {
+export async function commitKnown(tx: InventoryTransaction, { row, lines, lastStock }: Made): Promise<Reserved> {
   const { reservation_id: reservationId } = row;
   await tx.must(endings.COMMITTED(tx.sql, { reservationId, now: tx.now }), () => new NotAsKnown());
-  await (held === undefined
+  await (lastStock === undefined
     ? moveReserved(tx, "COMMITTED", lines, reservationId)
-    : sellKnown(tx, held, lines, reservationId, () => new NotAsKnown()));
+    : commitLast(tx, lastStock, lines, reservationId, () => new NotAsKnown()));
   return { row: { ...row, state: "COMMITTED", end_time: tx.now, watch_time: null }, lines };
 }
 

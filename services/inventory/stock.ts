@@ -34,8 +34,7 @@ export type Move = "reserve" | "commit" | "give back";
 
 type Counter = "available_units" | "reserved_units" | "sold_units";
 
-/** From which counter to which. */
-export const moves: Readonly<Record<Move, readonly [from: Counter, to: Counter]>> = {
+const moves: Readonly<Record<Move, readonly [from: Counter, to: Counter]>> = {
   reserve: ["available_units", "reserved_units"],
   commit: ["reserved_units", "sold_units"],
   "give back": ["reserved_units", "available_units"],
@@ -83,17 +82,18 @@ function moving(tx: InventoryTransaction, move: Move, line: Line) {
 }
 
 const movements = {
-  reserve: movement(moves.reserve),
-  commit: movement(moves.commit),
-  "give back": movement(moves["give back"]),
+  reserve: movement("reserve"),
+  commit: movement("commit"),
+  "give back": movement("give back"),
 } satisfies Record<Move, unknown>;
 
-function movement(move: readonly [from: Counter, to: Counter]) {
-  return compiledFor((sql: Kysely<InventoryTables>, line: Line) => moved(sql, move, line));
+function movement(move: Move) {
+  return compiledFor((sql: Kysely<InventoryTables>, line: Line) => moveUpdate(sql, move, line));
 }
 
 /** One conditional update: it changes nothing where the units are not there. */
-export function moved(sql: Kysely<InventoryTables>, [from, to]: readonly [from: Counter, to: Counter], { listingId, units }: Line) {
+export function moveUpdate(sql: Kysely<InventoryTables>, move: Move, { listingId, units }: Line) {
+  const [from, to] = moves[move];
   return sql
     .updateTable("stock")
     .set((eb) => ({ [from]: eb(from, "-", units), [to]: eb(to, "+", units), event_sequence: eb("event_sequence", "+", 1) }))

@@ -57,10 +57,10 @@ describe("the marketplace on a cluster with the mesh, over HTTPS", function () {
   });
 
   async function answer<M extends DescMethodUnary>(method: M, account: string | undefined, input: MessageInitShape<M["input"]>) {
-    const signedIn = account && (await bearer(release.keys, { account, operator: account === OLGA }));
+    const token = account && (await bearer(release.keys, { account, operator: account === OLGA }));
     const body = JSON.stringify(toJson(method.input, create(method.input, input)));
     const { authority } = secured;
-    return askGateway({ host: HOST, authority }, `/${method.parent.typeName}/${method.name}`, { headers: signedIn || {}, body });
+    return askGateway({ host: HOST, authority }, `/${method.parent.typeName}/${method.name}`, { headers: token || {}, body });
   }
 
   async function call<M extends DescMethodUnary>(
