@@ -167,7 +167,7 @@ export class SendAhead {
     return { rows: late ? [] : [...came, ...fresh], late };
   }
 
-  /** Of the rows in gaps those that came late and are ours. */
+  /** Of the rows in gaps those that came late and are ours; above the cursor they are found anyway. */
   async #came(found: readonly FoundRow[], mine: readonly number[]): Promise<readonly OpenRow[]> {
     this.#gaps.filled(found);
     const positions = found
